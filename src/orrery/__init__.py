@@ -1,0 +1,1 @@
+"""orrery keeps machine-learning models true while the world moves."""
