@@ -1,0 +1,131 @@
+"""Where one orrery lives: its home folder, its database and the addresses it listens on.
+
+Every setting comes from the environment or from a flag, never from a second file; :data:`SETTINGS` documents them all.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from orrery.errors import NotUnderstood
+
+SETTINGS: dict[str, str] = {
+    "ORRERY_HOME": "Folder that holds everything; default: orrery in the XDG data home.",
+    "ORRERY_DATABASE": "SQLAlchemy URL of the database; default: SQLite in the home folder.",
+    "ORRERY_LAKE": "URL or folder of the datasets and the prediction log; default: lake/ in the home folder.",
+    "ORRERY_PORT": "Port of the control plane on loopback; default 8700.",
+    "ORRERY_SERVING_PORT": "Port of the inference server on loopback; default 8701.",
+    "ORRERY_WORKERS": "Worker processes; default 1.",
+    "ORRERY_CLOCK": "system (default) or replay: time is what the file clock in the home folder says.",
+    "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one orrery.
+
+    Parameters
+    ----------
+    home : folder that holds everything.
+    database : SQLAlchemy URL.
+    lake : URL or folder of the Delta tables.
+    port, serving_port : loopback ports of the control plane and of the inference server.
+    workers : number of worker processes.
+    replay : whether time is read from the file ``clock`` in the home folder.
+    """
+
+    home: Path
+    database: str
+    lake: str
+    port: int = 8700
+    serving_port: int = 8701
+    workers: int = 1
+    replay: bool = False
+
+    @property
+    def control_url(self) -> str:
+        """Address of the control plane."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def serving_url(self) -> str:
+        """Address of the inference server."""
+        return f"http://127.0.0.1:{self.serving_port}"
+
+    def folder(self, name: str) -> Path:
+        """Return a folder in the home, made if it is not there (``repos``, ``checkouts``, ``cache`` ...)."""
+        path = self.home / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that make a child process see the same orrery."""
+        return {
+            "ORRERY_HOME": str(self.home),
+            "ORRERY_DATABASE": self.database,
+            "ORRERY_LAKE": self.lake,
+            "ORRERY_PORT": str(self.port),
+            "ORRERY_SERVING_PORT": str(self.serving_port),
+            "ORRERY_WORKERS": str(self.workers),
+            "ORRERY_CLOCK": "replay" if self.replay else "system",
+        }
+
+
+def load(home: str | Path | None = None, **overrides: object) -> Settings:
+    """Read the settings from the environment; a given home and overrides win.
+
+    Raises
+    ------
+    NotUnderstood
+        If a number is not a number, the clock is unknown, or a variable ``ORRERY_...`` is not one of ours.
+    """
+    unknown = sorted(name for name in os.environ if name.startswith("ORRERY_") and name not in SETTINGS)
+    unknown = [name for name in unknown if not name.startswith("ORRERY_STEP_")]
+    if unknown:
+        raise NotUnderstood(
+            f"The environment variable {unknown[0]} is not a setting of orrery.",
+            todo=f"Unset it, or use one of {', '.join(SETTINGS)}.",
+        )
+    root = Path(home or os.environ.get("ORRERY_HOME") or _default_home()).expanduser().absolute()
+    given = os.environ if home is None or Path(os.environ.get("ORRERY_HOME", "")) == root else {}
+    clock = os.environ.get("ORRERY_CLOCK", "system")
+    if clock not in ("system", "replay"):
+        raise NotUnderstood(f"ORRERY_CLOCK is {clock!r}.", todo="Use system or replay.")
+    values: dict[str, object] = {
+        "database": given.get("ORRERY_DATABASE") or f"sqlite:///{root / 'orrery.db'}",
+        "lake": given.get("ORRERY_LAKE") or str(root / "lake"),
+        "port": _number("ORRERY_PORT", 8700),
+        "serving_port": _number("ORRERY_SERVING_PORT", 8701),
+        "workers": _number("ORRERY_WORKERS", 1),
+        "replay": clock == "replay" or (root / "clock").exists(),
+    }
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    return Settings(home=root, **values)  # type: ignore[arg-type]
+
+
+def actor() -> str:
+    """Return the name that acts of this process are attributed to."""
+    import getpass
+
+    if name := os.environ.get("ORRERY_ACTOR"):
+        return name
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
+def _default_home() -> Path:
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "orrery"
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise NotUnderstood(f"{name} is {text!r}.", todo="Give a whole number.") from None

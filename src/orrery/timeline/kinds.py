@@ -1,0 +1,41 @@
+"""Every kind of event there is, what it means, and what its ``data`` holds. A kind is never removed: old logs replay."""
+
+from __future__ import annotations
+
+KINDS: dict[str, str] = {
+    # source, build
+    "pushed": "A commit arrived. data: commit, branch, message, author, spec (the whole orrery.toml).",
+    "built": "The commit's environment is locked. data: commit, lock, python, packages, seconds, cached.",
+    "tested": "The project's tests passed in an environment. data: commit, passed, seconds, output.",
+    "failed": "A step of the project failed. data: stage, commit or run or version, error, output, final, attempt.",
+    # training
+    "triggered": "A training was asked for. data: run, reason, change, commit, data (dataset -> version), evidence.",
+    "not_triggered": "A trigger fired and the policy held it back. data: reason, evidence, until.",
+    "trained": "A version exists. data: run, commit, change, data, parent, params, environment, steps, metrics, "
+    "artifact, tracking_run, cpu_seconds, seconds, trained_until.",
+    # gates, review
+    "gated": "The gates judged a version. data: passed, gates (name -> verdict with its numbers), evidence.",
+    "review_requested": "A person is asked for a decision. data: role, evidence.",
+    "approved": "A person said yes. data: role, or gate (a refused gate overridden).",
+    "rejected": "A person said no. data: role.",
+    "issue_opened": "Something waits for a person. data: issue, title, owner.",
+    "issue_closed": "It waits no more. data: issue.",
+    # rollout
+    "challenged": "A version began to run beside the champion. data: role (shadow or guard), until, change.",
+    "compared": "A look at challenger and champion. data: champion, look, n, effect, interval, evidence, decision.",
+    "promoted": "A version became champion of an environment. data: previous, change, by_policy.",
+    "rolled_back": "An earlier champion came back. data: previous (who is replaced).",
+    "retired": "A version left an environment. data: role.",
+    "deleted": "A version's artifact was removed; its record stays. data: artifact.",
+    # watch
+    "watched": "A look at production. data: look, since, until, rows, labelled, metrics, monitors, state.",
+    "alarmed": "A monitor fired. data: monitor, statistic, promise, blame, look.",
+    "quieted": "A monitor's cause is gone. data: monitor.",
+    # data
+    "data_added": "A dataset has a new version. data: dataset, version, rows, quarantined, digest, note.",
+    "quarantined": "Rows were set aside, not lost. data: dataset, rows, reasons, version.",
+    "contract_changed": "A dataset's contract changed. data: dataset, contract, digest.",
+    # people
+    "business": "Something happened in the world around the model.",
+    "registry": "A registry client did something to the model. data: operation and its arguments.",
+}
