@@ -1,0 +1,391 @@
+"""The project file ``orrery.toml``: what it may say, what it means, and what holds where it is silent.
+
+>>> spec = parse('[model]\\nname = "tides"\\ntask = "regression"\\ntarget = "height"\\n[data]\\ntides = "tides"')
+>>> spec.rollout.primary, spec.environments["production"].needs
+('absolute_error', ('staging', 'review'))
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from typing import Annotated, Any, get_args
+
+import msgspec
+from msgspec import Meta
+
+from orrery.errors import NotUnderstood
+from orrery.types import Task, check_name, parse_duration
+
+Duration = Annotated[str, Meta(description="A length of time: 90s, 15m, 12h, 7d, 2w.")]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+
+LOSSES = {
+    "binary": ("log_loss", "brier", "zero_one"),
+    "multiclass": ("log_loss", "brier", "zero_one"),
+    "regression": ("absolute_error", "squared_error"),
+}
+"""Losses of one row that a decision can be made on, by task; the first is the default."""
+METRICS = {
+    "binary": (*LOSSES["binary"], "accuracy", "auc"),
+    "multiclass": (*LOSSES["multiclass"], "accuracy"),
+    "regression": (*LOSSES["regression"], "r2"),
+}
+"""Metrics that a gate can limit, by task."""
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is predicted, for whom, and how a prediction finds its label."""
+
+    name: Annotated[str, Meta(description="Name of the model, of its repository and of its address.")]
+    task: Task
+    target: Annotated[
+        str, Meta(min_length=1, description="Column to predict; an argument of this name gets it.")
+    ]
+    owner: Annotated[str, Meta(description="Who gets the issues; default: the author of the commit.")] = ""
+    objective: Annotated[str, Meta(description="What it is for, in words.")] = ""
+    entity: Annotated[str, Meta(description="Column that joins a prediction to its label.")] = ""
+    time: Annotated[str, Meta(description="Column with the event time: what was known when.")] = ""
+    label_delay: Annotated[Duration, Meta(description="How long after a prediction its label is final.")] = (
+        "0s"
+    )
+    segments: Annotated[
+        tuple[str, ...], Meta(description="Columns whose groups must each be served well.")
+    ] = ()
+    protected: Annotated[
+        tuple[str, ...], Meta(description="Columns no group of which may be treated worse.")
+    ] = ()
+
+
+class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the functions are."""
+
+    module: str = "pipeline"
+    model: Annotated[str, Meta(description="Function that returns the fitted model.")] = "model"
+    keep: Annotated[
+        tuple[str, ...], Meta(description="Steps whose training result is used when serving.")
+    ] = ()
+    params: Annotated[dict[str, Any], Meta(description="Values for keyword parameters of steps.")] = {}
+
+
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Limits of one metric."""
+
+    max: float | None = None
+    min: float | None = None
+    versus: Annotated[str, Meta(pattern="^(champion)?$")] = ""
+    margin: Annotated[
+        float, Meta(ge=0, description="How much worse than the champion is still no worse.")
+    ] = 0.0
+
+
+class SegmentGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """No important segment may be worse than a limit, or clearly worse than under the champion."""
+
+    by: tuple[str, ...] = ()
+    worst: dict[str, float] = {}
+    min_rows: Annotated[int, Meta(ge=1)] = 100
+    margin: Annotated[float, Meta(ge=0)] = 0.02
+
+
+class LatencyGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How long one row may take, in milliseconds."""
+
+    p99_ms: Annotated[float, Meta(gt=0)] = 100.0
+
+
+class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a candidate must show on untouched rows."""
+
+    metrics: dict[str, Limit] = {}
+    segments: SegmentGate = SegmentGate()
+    latency: LatencyGate = LatencyGate()
+    holdout: Annotated[str, Meta(description="Untouched rows: the newest 7d, or a share such as 0.2.")] = ""
+
+
+class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a version needs before it enters an environment."""
+
+    needs: tuple[str, ...] = ()
+
+
+class Burden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The burden of proof for one kind of change."""
+
+    shadow: Annotated[bool, Meta(description="Prove it beside the champion before it may answer.")] = False
+    approval: Annotated[str, Meta(pattern="^(review|policy)$")] = "review"
+    min: Duration = "0s"
+    max: Duration = "60d"
+    guard: Annotated[Duration, Meta(description="How long the former champion watches from the shadow.")] = (
+        "14d"
+    )
+    window: Annotated[Duration, Meta(description="Rows this old at most are learnt from; 0s: all.")] = "0s"
+
+
+class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a challenger becomes champion."""
+
+    primary: str = ""
+    alpha: Annotated[
+        Share, Meta(description="Probability of a wrong promotion, however often it is looked at.")
+    ] = 0.05
+    margin: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    unit: Annotated[str, Meta(description="What is independent of what: row, hour, day, or a column.")] = (
+        "day"
+    )
+    guardrails: Annotated[
+        dict[str, float], Meta(description="Other losses and how much worse each may get.")
+    ] = {}
+    redesign: Burden = Burden(shadow=True, min="1d", max="60d")
+    refresh: Burden = Burden(approval="policy")
+    repair: Burden = Burden(approval="policy", guard="7d", window="30d")
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What triggers may spend in any 30 days."""
+
+    trainings_per_month: Annotated[int, Meta(ge=0)] = 31
+    cpu_hours_per_month: Annotated[float, Meta(ge=0)] = 24.0
+
+
+class Triggers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What starts a training, beside a push and a person."""
+
+    schedule: Annotated[str, Meta(description="Cron expression, UTC; empty: never.")] = ""
+    data: Annotated[bool, Meta(description="A new version of a dataset.")] = False
+    drift: Annotated[bool, Meta(description="Inputs or calibration drifted.")] = True
+    decay: Annotated[bool, Meta(description="The loss on matured labels grew.")] = True
+    cooldown: Annotated[
+        Duration, Meta(description="Least time between two trainings that nobody asked for.")
+    ] = "1d"
+    budget: Budget = Budget()
+
+
+class Monitors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How production is watched."""
+
+    every: Annotated[Duration, Meta(description="Time between two looks.")] = "1h"
+    arl: Annotated[int, Meta(ge=2, description="Looks between two false alarms, on average at least.")] = 1000
+    tolerance: Annotated[Share, Meta(description="Drift in total variation that does not matter.")] = 0.05
+    decay_tolerance: Annotated[float, Meta(ge=0, description="Growth of the loss that does not matter.")] = (
+        0.02
+    )
+    calibration_tolerance: Annotated[
+        float, Meta(ge=0, description="Mean error of a probability that is fine.")
+    ] = 0.03
+
+
+class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the inference server does."""
+
+    broken: Annotated[
+        str,
+        Meta(
+            pattern="^(mask|flag|refuse)$",
+            description="A value that breaks the contract: treat as missing, answer and flag, or refuse the request.",
+        ),
+    ] = "flag"
+    timeout: Duration = "10s"
+
+
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the project's own code may use, each step."""
+
+    memory_gb: Annotated[float, Meta(gt=0)] = 4.0
+    wall: Duration = "1h"
+    tests_wall: Duration = "10m"
+
+
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole of ``orrery.toml``."""
+
+    model: Model
+    data: Annotated[dict[str, str], Meta(min_length=1, description="Argument of the pipeline -> dataset.")]
+    pipeline: Pipeline = Pipeline()
+    gates: Gates = Gates()
+    environments: dict[str, Environment] = {
+        "staging": Environment(needs=("tests", "gates")),
+        "production": Environment(needs=("staging", "review")),
+    }
+    rollout: Rollout = Rollout()
+    triggers: Triggers = Triggers()
+    monitors: Monitors = Monitors()
+    serving: Serving = Serving()
+    resources: Resources = Resources()
+
+
+def parse(text: str, source: str = "orrery.toml") -> Spec:
+    """Read a project file.
+
+    Parameters
+    ----------
+    text : TOML.
+    source : what the errors call it.
+
+    Raises
+    ------
+    NotUnderstood
+        If it is not TOML, a key is unknown (the nearest known one is named), or a value does not fit.
+    """
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise NotUnderstood(f"{source} is not TOML: {error}.") from error
+    return from_dict(fields, source)
+
+
+def from_dict(fields: dict[str, Any], source: str = "orrery.toml") -> Spec:
+    """Read a project file that is parsed already.
+
+    Raises
+    ------
+    NotUnderstood
+        As :func:`parse`.
+    """
+    fields = _metrics_inline(fields)
+    _refuse_unknown(fields, Spec, "", source)
+    try:
+        spec = msgspec.convert(fields, Spec)
+    except msgspec.ValidationError as error:
+        raise NotUnderstood(f"{source}: {error}.", todo="`orrery explain config` shows every key.") from error
+    spec = _with_defaults(spec)
+    _check(spec, source)
+    return spec
+
+
+def to_dict(spec: Spec) -> dict[str, Any]:
+    """Return the whole of a spec, defaults included, as JSON can carry it."""
+    fields: dict[str, Any] = msgspec.to_builtins(spec)
+    return fields
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the published JSON schema of the project file."""
+    schema = msgspec.json.schema(Spec)
+    gates = schema["$defs"]["Gates"]
+    gates["properties"].pop("metrics")
+    limit = {"$ref": "#/$defs/Limit"}
+    for name in sorted({metric for names in METRICS.values() for metric in names}):
+        gates["properties"][name] = limit
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "orrery.toml", **schema}
+
+
+def _metrics_inline(fields: dict[str, Any]) -> dict[str, Any]:
+    """Collect ``[gates] log_loss = {...}`` under ``gates.metrics``: a metric is a key of its own to the user."""
+    gates = fields.get("gates")
+    if not isinstance(gates, dict):
+        return fields
+    known = {metric for names in METRICS.values() for metric in names}
+    own = {name: limit for name, limit in gates.items() if name in known}
+    rest = {name: value for name, value in gates.items() if name not in known}
+    if own:
+        rest["metrics"] = {**rest.get("metrics", {}), **own}
+    return {**fields, "gates": rest}
+
+
+def _refuse_unknown(fields: Any, struct: Any, path: str, source: str) -> None:
+    if not isinstance(fields, dict):
+        return
+    known = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for name, value in fields.items():
+        if name not in known:
+            choices = [*known, *(METRICS["binary"] + METRICS["regression"] if struct is Gates else ())]
+            near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+            place = f"[{path.rstrip('.')}] " if path else ""
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(sorted(choices))}."
+            raise NotUnderstood(f"{source}: {place}has no key {name!r}.", todo=hint)
+        inner = known[name]
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            _refuse_unknown(value, inner, f"{path}{name}.", source)
+        elif (
+            (args := get_args(inner)) and isinstance(args[-1], type) and issubclass(args[-1], msgspec.Struct)
+        ):
+            for key, item in value.items() if isinstance(value, dict) else ():
+                _refuse_unknown(item, args[-1], f"{path}{name}.{key}.", source)
+
+
+def _with_defaults(spec: Spec) -> Spec:
+    replace = msgspec.structs.replace
+    task = spec.model.task
+    rollout = spec.rollout
+    if not rollout.primary:
+        rollout = replace(rollout, primary=LOSSES[task][0])
+    gates = spec.gates
+    if not gates.metrics:
+        gates = replace(gates, metrics={rollout.primary: Limit(versus="champion")})
+    if not gates.segments.by:
+        gates = replace(gates, segments=replace(gates.segments, by=spec.model.segments))
+    if not gates.holdout:
+        gates = replace(gates, holdout="7d" if spec.model.time else "0.2")
+    return replace(spec, rollout=rollout, gates=gates)
+
+
+def _check(spec: Spec, source: str) -> None:
+    task = spec.model.task
+    check_name(spec.model.name, "name of a model")
+    for dataset in spec.data.values():
+        check_name(dataset, "name of a dataset")
+    if spec.rollout.primary not in LOSSES[task]:
+        raise NotUnderstood(
+            f"{source}: [rollout] primary = {spec.rollout.primary!r} is no loss of a {task} model.",
+            todo=f"Use one of {', '.join(LOSSES[task])}.",
+        )
+    for place, names in (("gates", spec.gates.metrics), ("gates.segments.worst", spec.gates.segments.worst)):
+        for metric in names:
+            if metric not in METRICS[task]:
+                raise NotUnderstood(
+                    f"{source}: [{place}] {metric!r} is no metric of a {task} model.",
+                    todo=f"Use one of {', '.join(METRICS[task])}.",
+                )
+    for metric in spec.rollout.guardrails:
+        if metric not in LOSSES[task]:
+            raise NotUnderstood(f"{source}: [rollout.guardrails] {metric!r} is no loss of a {task} model.")
+    _check_durations(spec, source)
+    _check_environments(spec, source)
+    if spec.triggers.schedule:
+        from croniter import croniter
+
+        if not croniter.is_valid(spec.triggers.schedule):
+            raise NotUnderstood(
+                f"{source}: [triggers] schedule = {spec.triggers.schedule!r} is not a cron expression."
+            )
+
+
+def _check_durations(spec: Spec, source: str) -> None:
+    rollout = spec.rollout
+    texts = [spec.model.label_delay, spec.triggers.cooldown, spec.monitors.every, spec.serving.timeout]
+    texts += [spec.resources.wall, spec.resources.tests_wall]
+    for burden in (rollout.redesign, rollout.refresh, rollout.repair):
+        texts += [burden.min, burden.max, burden.guard, burden.window]
+    for text in texts:
+        parse_duration(text)
+    if parse_duration(spec.monitors.every).total_seconds() < 1:
+        raise NotUnderstood(f"{source}: [monitors] every is less than a second.")
+    try:
+        share = float(spec.gates.holdout)
+    except ValueError:
+        parse_duration(spec.gates.holdout)
+        if not spec.model.time:
+            raise NotUnderstood(
+                f"{source}: [gates] holdout = {spec.gates.holdout!r} needs [model] time.",
+                todo="Name the column with the event time, or give a share such as 0.2.",
+            ) from None
+    else:
+        if not 0 < share < 1:
+            raise NotUnderstood(f"{source}: [gates] holdout = {share} is not a share between 0 and 1.")
+
+
+def _check_environments(spec: Spec, source: str) -> None:
+    if "production" not in spec.environments:
+        raise NotUnderstood(f"{source}: [environments] has no production.")
+    seen: list[str] = []
+    for name, environment in spec.environments.items():
+        check_name(name, "name of an environment")
+        for need in environment.needs:
+            if need in seen or need in ("tests", "gates", "review") or need.startswith("review:"):
+                continue
+            raise NotUnderstood(
+                f"{source}: [environments.{name}] needs {need!r}, which is nothing known here.",
+                todo=f"Use tests, gates, review, review:ROLE or an environment before it ({', '.join(seen) or 'none'}).",
+            )
+        seen.append(name)
