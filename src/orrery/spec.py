@@ -1,6 +1,6 @@
-"""The project file ``orrery.toml``: what it may say, what it means, and what holds where it is silent.
+r"""The project file ``orrery.toml``: what it may say, what it means, and what holds where it is silent.
 
->>> spec = parse('[model]\\nname = "tides"\\ntask = "regression"\\ntarget = "height"\\n[data]\\ntides = "tides"')
+>>> spec = parse('[model]\nname = "tides"\ntask = "regression"\ntarget = "height"\n[data]\ntides = "tides"')
 >>> spec.rollout.primary, spec.environments["production"].needs
 ('absolute_error', ('staging', 'review'))
 """
@@ -39,22 +39,14 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     name: Annotated[str, Meta(description="Name of the model, of its repository and of its address.")]
     task: Task
-    target: Annotated[
-        str, Meta(min_length=1, description="Column to predict; an argument of this name gets it.")
-    ]
+    target: Annotated[str, Meta(min_length=1, description="Column to predict; an argument of this name gets it.")]
     owner: Annotated[str, Meta(description="Who gets the issues; default: the author of the commit.")] = ""
     objective: Annotated[str, Meta(description="What it is for, in words.")] = ""
     entity: Annotated[str, Meta(description="Column that joins a prediction to its label.")] = ""
     time: Annotated[str, Meta(description="Column with the event time: what was known when.")] = ""
-    label_delay: Annotated[Duration, Meta(description="How long after a prediction its label is final.")] = (
-        "0s"
-    )
-    segments: Annotated[
-        tuple[str, ...], Meta(description="Columns whose groups must each be served well.")
-    ] = ()
-    protected: Annotated[
-        tuple[str, ...], Meta(description="Columns no group of which may be treated worse.")
-    ] = ()
+    label_delay: Annotated[Duration, Meta(description="How long after a prediction its label is final.")] = "0s"
+    segments: Annotated[tuple[str, ...], Meta(description="Columns whose groups must each be served well.")] = ()
+    protected: Annotated[tuple[str, ...], Meta(description="Columns no group of which may be treated worse.")] = ()
 
 
 class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,9 +54,7 @@ class Pipeline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     module: str = "pipeline"
     model: Annotated[str, Meta(description="Function that returns the fitted model.")] = "model"
-    keep: Annotated[
-        tuple[str, ...], Meta(description="Steps whose training result is used when serving.")
-    ] = ()
+    keep: Annotated[tuple[str, ...], Meta(description="Steps whose training result is used when serving.")] = ()
     params: Annotated[dict[str, Any], Meta(description="Values for keyword parameters of steps.")] = {}
 
 
@@ -74,9 +64,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     max: float | None = None
     min: float | None = None
     versus: Annotated[str, Meta(pattern="^(champion)?$")] = ""
-    margin: Annotated[
-        float, Meta(ge=0, description="How much worse than the champion is still no worse.")
-    ] = 0.0
+    margin: Annotated[float, Meta(ge=0, description="How much worse than the champion is still no worse.")] = 0.0
 
 
 class SegmentGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -109,6 +97,12 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     needs: tuple[str, ...] = ()
 
 
+DEFAULT_ENVIRONMENTS = {
+    "staging": Environment(needs=("tests", "gates")),
+    "production": Environment(needs=("staging", "review")),
+}
+
+
 class Burden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The burden of proof for one kind of change."""
 
@@ -116,9 +110,7 @@ class Burden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     approval: Annotated[str, Meta(pattern="^(review|policy)$")] = "review"
     min: Duration = "0s"
     max: Duration = "60d"
-    guard: Annotated[Duration, Meta(description="How long the former champion watches from the shadow.")] = (
-        "14d"
-    )
+    guard: Annotated[Duration, Meta(description="How long the former champion watches from the shadow.")] = "14d"
     window: Annotated[Duration, Meta(description="Rows this old at most are learnt from; 0s: all.")] = "0s"
 
 
@@ -126,16 +118,10 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """How a challenger becomes champion."""
 
     primary: str = ""
-    alpha: Annotated[
-        Share, Meta(description="Probability of a wrong promotion, however often it is looked at.")
-    ] = 0.05
+    alpha: Annotated[Share, Meta(description="Probability of a wrong promotion, however often it is looked at.")] = 0.05
     margin: Annotated[float, Meta(ge=0, lt=1)] = 0.0
-    unit: Annotated[str, Meta(description="What is independent of what: row, hour, day, or a column.")] = (
-        "day"
-    )
-    guardrails: Annotated[
-        dict[str, float], Meta(description="Other losses and how much worse each may get.")
-    ] = {}
+    unit: Annotated[str, Meta(description="What is independent of what: row, hour, day, or a column.")] = "day"
+    guardrails: Annotated[dict[str, float], Meta(description="Other losses and how much worse each may get.")] = {}
     redesign: Burden = Burden(shadow=True, min="1d", max="60d")
     refresh: Burden = Burden(approval="policy")
     repair: Burden = Burden(approval="policy", guard="7d", window="30d")
@@ -155,9 +141,7 @@ class Triggers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     data: Annotated[bool, Meta(description="A new version of a dataset.")] = False
     drift: Annotated[bool, Meta(description="Inputs or calibration drifted.")] = True
     decay: Annotated[bool, Meta(description="The loss on matured labels grew.")] = True
-    cooldown: Annotated[
-        Duration, Meta(description="Least time between two trainings that nobody asked for.")
-    ] = "1d"
+    cooldown: Annotated[Duration, Meta(description="Least time between two trainings that nobody asked for.")] = "1d"
     budget: Budget = Budget()
 
 
@@ -167,12 +151,8 @@ class Monitors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     every: Annotated[Duration, Meta(description="Time between two looks.")] = "1h"
     arl: Annotated[int, Meta(ge=2, description="Looks between two false alarms, on average at least.")] = 1000
     tolerance: Annotated[Share, Meta(description="Drift in total variation that does not matter.")] = 0.05
-    decay_tolerance: Annotated[float, Meta(ge=0, description="Growth of the loss that does not matter.")] = (
-        0.02
-    )
-    calibration_tolerance: Annotated[
-        float, Meta(ge=0, description="Mean error of a probability that is fine.")
-    ] = 0.03
+    decay_tolerance: Annotated[float, Meta(ge=0, description="Growth of the loss that does not matter.")] = 0.02
+    calibration_tolerance: Annotated[float, Meta(ge=0, description="Mean error of a probability that is fine.")] = 0.03
 
 
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -203,10 +183,7 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     data: Annotated[dict[str, str], Meta(min_length=1, description="Argument of the pipeline -> dataset.")]
     pipeline: Pipeline = Pipeline()
     gates: Gates = Gates()
-    environments: dict[str, Environment] = {
-        "staging": Environment(needs=("tests", "gates")),
-        "production": Environment(needs=("staging", "review")),
-    }
+    environments: dict[str, Environment] = msgspec.field(default_factory=lambda: dict(DEFAULT_ENVIRONMENTS))
     rollout: Rollout = Rollout()
     triggers: Triggers = Triggers()
     monitors: Monitors = Monitors()
@@ -297,9 +274,7 @@ def _refuse_unknown(fields: Any, struct: Any, path: str, source: str) -> None:
         inner = known[name]
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
             _refuse_unknown(value, inner, f"{path}{name}.", source)
-        elif (
-            (args := get_args(inner)) and isinstance(args[-1], type) and issubclass(args[-1], msgspec.Struct)
-        ):
+        elif (args := get_args(inner)) and isinstance(args[-1], type) and issubclass(args[-1], msgspec.Struct):
             for key, item in value.items() if isinstance(value, dict) else ():
                 _refuse_unknown(item, args[-1], f"{path}{name}.{key}.", source)
 
@@ -346,9 +321,7 @@ def _check(spec: Spec, source: str) -> None:
         from croniter import croniter
 
         if not croniter.is_valid(spec.triggers.schedule):
-            raise NotUnderstood(
-                f"{source}: [triggers] schedule = {spec.triggers.schedule!r} is not a cron expression."
-            )
+            raise NotUnderstood(f"{source}: [triggers] schedule = {spec.triggers.schedule!r} is not a cron expression.")
 
 
 def _check_durations(spec: Spec, source: str) -> None:
@@ -385,7 +358,7 @@ def _check_environments(spec: Spec, source: str) -> None:
             if need in seen or need in ("tests", "gates", "review") or need.startswith("review:"):
                 continue
             raise NotUnderstood(
-                f"{source}: [environments.{name}] needs {need!r}, which is nothing known here.",
-                todo=f"Use tests, gates, review, review:ROLE or an environment before it ({', '.join(seen) or 'none'}).",
+                f"{source}: [environments.{name}] needs {need!r}, which is nothing known.",
+                todo=f"Use tests, gates, review, review:ROLE or an environment above it ({', '.join(seen) or '-'}).",
             )
         seen.append(name)

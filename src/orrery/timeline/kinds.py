@@ -1,4 +1,4 @@
-"""Every kind of event there is, what it means, and what its ``data`` holds. A kind is never removed: old logs replay."""
+"""Every kind of event, what it means, and what its ``data`` holds. A kind is never removed: old logs replay."""
 
 from __future__ import annotations
 

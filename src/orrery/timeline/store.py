@@ -30,9 +30,7 @@ metadata = sa.MetaData()
 events = sa.Table(
     "events",
     metadata,
-    sa.Column(
-        "seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False
-    ),
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
     sa.Column("id", sa.String(64), nullable=False, unique=True),
     sa.Column("occurred_at", sa.String(27), nullable=False),
     sa.Column("recorded_at", sa.String(27), nullable=False),
@@ -49,9 +47,7 @@ events = sa.Table(
     sa.Index("events_of_kind", "model", "kind", "seq"),
 )
 
-_CHAIN_LOCK = (
-    0x6F727265  # an arbitrary constant: all writers of one PostgreSQL database ask for the same lock
-)
+_CHAIN_LOCK = 0x6F727265  # an arbitrary constant: all writers of one PostgreSQL database ask for the same lock
 
 
 def connect(url: str) -> sa.Engine:
@@ -150,9 +146,7 @@ class Timeline:
 
     def _chain(self, connection: sa.Connection, drafts: Sequence[Draft]) -> list[Event]:
         newest = connection.execute(
-            sa.select(events.c.seq, events.c.hash, events.c.recorded_at)
-            .order_by(events.c.seq.desc())
-            .limit(1)
+            sa.select(events.c.seq, events.c.hash, events.c.recorded_at).order_by(events.c.seq.desc()).limit(1)
         ).first()
         seq, prev, recorded = (
             (newest.seq, newest.hash, parse_instant(newest.recorded_at)) if newest else (0, GENESIS, None)
@@ -245,9 +239,7 @@ def _check(draft: Draft) -> None:
     if draft.kind not in KINDS:
         raise NotUnderstood(f"{draft.kind!r} is not a kind of event.")
     if not draft.why.strip():
-        raise NotUnderstood(
-            f"An event {draft.kind} needs a reason.", todo="Say why, for somebody who was not there."
-        )
+        raise NotUnderstood(f"An event {draft.kind} needs a reason.", todo="Say why, for somebody who was not there.")
     if not draft.actor.strip():
         raise NotUnderstood(f"An event {draft.kind} needs an actor.")
 

@@ -61,9 +61,7 @@ def verify(chain: Iterable[dict[str, Any]], *, head: str | None = None, most: in
         if len(faults) >= most:
             break
     if head is not None and prev != head and len(faults) < most:
-        faults.append(
-            f"The last event is {prev[:12]}, expected {head[:12]}: events were cut off the end, or added."
-        )
+        faults.append(f"The last event is {prev[:12]}, expected {head[:12]}: events were cut off the end, or added.")
     return Verdict(events=count, head=prev, faults=tuple(faults))
 
 

@@ -31,9 +31,7 @@ def upgrade() -> None:
     """Create everything."""
     op.create_table(
         "events",
-        sa.Column(
-            "seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False
-        ),
+        sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
         sa.Column("id", sa.String(64), nullable=False, unique=True),
         sa.Column("occurred_at", sa.String(27), nullable=False),
         sa.Column("recorded_at", sa.String(27), nullable=False),
