@@ -27,6 +27,7 @@ KINDS: dict[str, str] = {
     "rolled_back": "An earlier champion came back. data: previous (who is replaced).",
     "retired": "A version left an environment. data: role.",
     "deleted": "A version's artifact was removed; its record stays. data: artifact.",
+    "purged": "The files of a deleted version are gone. data: artifact, bytes.",
     # watch
     "watched": "A look at production. data: look, since, until, rows, labelled, metrics, monitors, state.",
     "alarmed": "A monitor fired. data: monitor, statistic, promise, blame, look.",

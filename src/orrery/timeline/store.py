@@ -63,7 +63,11 @@ def connect(url: str) -> sa.Engine:
         return sa.create_engine(target.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     if target.get_backend_name() != "sqlite":
         raise NotUnderstood(f"orrery keeps its timeline in SQLite or PostgreSQL, not in {target.drivername}.")
-    engine = sa.create_engine(target, connect_args={"timeout": 60, "check_same_thread": False})
+    return as_one_writer(sa.create_engine(target, connect_args={"timeout": 60, "check_same_thread": False}))
+
+
+def as_one_writer(engine: sa.Engine) -> sa.Engine:
+    """Make a SQLite engine wait for its turn to write, instead of failing half-way with ``database is locked``."""
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
@@ -227,11 +231,22 @@ class Timeline:
             yield connection
 
     @contextlib.contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Open a transaction as the one writer of the chain, to :meth:`append` in it after other writes.
+
+        Whoever writes elsewhere first and appends then must begin like this: the lock of the chain comes before all
+        others, so that two writers never wait for each other.
+        """
+        with self.engine.begin() as connection:
+            _lock(connection)
+            yield connection
+
+    @contextlib.contextmanager
     def _writing(self, connection: sa.Connection | None) -> Iterator[sa.Connection]:
         if connection is not None:
             yield connection
             return
-        with self.engine.begin() as fresh:
+        with self.writing() as fresh:
             yield fresh
 
 

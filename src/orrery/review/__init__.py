@@ -1,0 +1,1 @@
+"""What people say of a version: yes, no, and why."""

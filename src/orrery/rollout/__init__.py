@@ -1,0 +1,1 @@
+"""How a version moves through the environments: pointers, shadow, proof, guard, rollback."""

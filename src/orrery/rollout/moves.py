@@ -1,0 +1,331 @@
+"""The moves of a version through the environments: pure functions from the state to the events that make the move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from orrery.errors import NotAllowed, NotFound
+from orrery.spec import Burden, Spec
+from orrery.timeline.event import Draft
+from orrery.timeline.state import Challenger, Lane, ModelState, Version
+from orrery.types import format_instant, parse_duration
+from orrery.workers.action import Action, record
+
+ACTOR = "orrery/rollout"
+
+
+def burden_of(policy: Spec, change: str) -> Burden:
+    """Return the burden of proof that the policy lays on a kind of change."""
+    return {"redesign": policy.rollout.redesign, "refresh": policy.rollout.refresh, "repair": policy.rollout.repair}[
+        change
+    ]
+
+
+def next_moves(model: ModelState, now: datetime) -> Iterator[Action]:
+    """Yield the moves that are due in every environment."""
+    policy = model.policy()
+    if policy is None:
+        return
+    for environment in policy.environments:
+        lane = model.lane(environment)
+        for challenger in lane.challengers.values():
+            yield from _after_looks(model, lane, challenger, now)
+    for version in model.versions.values():
+        yield from _towards_production(model, version, policy, now)
+
+
+def _towards_production(model: ModelState, version: Version, policy: Spec, now: datetime) -> Iterator[Action]:
+    if not version.released or version.rejected or version.deleted or version.failed:
+        return
+    for environment, rules in policy.environments.items():
+        lane = model.lane(environment)
+        if environment in version.entered or environment in version.left or version.number in lane.challengers:
+            continue
+        if _superseded(lane, version):
+            why = f"Version {lane.champion} is newer and answers already."
+            draft = _draft("retired", model, version.number, environment, why, {"role": "candidate"})
+            yield record(f"superseded:{model.name}:{version.number}:{environment}", draft)
+            continue
+        missing = list(_missing(model, version, environment, rules.needs, policy))
+        yield from missing
+        if missing or not _fulfilled(model, version, environment, rules.needs, policy):
+            return
+        yield _enter(model, version, lane, policy, now)
+        return
+
+
+def _superseded(lane: Lane, version: Version) -> bool:
+    return version.change != "redesign" and lane.champion is not None and lane.champion > version.number
+
+
+def _missing(
+    model: ModelState, version: Version, environment: str, needs: tuple[str, ...], policy: Spec
+) -> Iterator[Action]:
+    """Yield what brings a need about that a machine can bring about: a run of the tests, a question to a reviewer."""
+    commit = model.commits[version.commit]
+    for need in needs:
+        if need == "tests" and environment not in commit.tested:
+            yield Action(
+                key=f"test:{model.name}:{commit.sha}:{environment}",
+                kind="test",
+                model=model.name,
+                environment=environment,
+                args={"commit": commit.sha},
+            )
+        elif need.startswith("review") and not _reviewed(model, version, environment, need, policy):
+            role = need.partition(":")[2]
+            others = [one for one in needs if not one.startswith("review")]
+            asked = f"{environment}:{role}" in version.requested
+            if not asked and _fulfilled(model, version, environment, tuple(others), policy):
+                why = f"{environment} needs a review" + (f" of {role}." if role else ".")
+                draft = _draft("review_requested", model, version.number, environment, why, {"role": role})
+                yield record(f"review:{model.name}:{version.number}:{environment}:{role}", draft)
+
+
+def _fulfilled(model: ModelState, version: Version, environment: str, needs: tuple[str, ...], policy: Spec) -> bool:
+    return all(_holds(model, version, environment, need, policy) for need in needs)
+
+
+def _holds(model: ModelState, version: Version, environment: str, need: str, policy: Spec) -> bool:
+    if need == "gates":
+        return version.released
+    if need == "tests":
+        return model.commits[version.commit].tested.get(environment, False)
+    if need.startswith("review"):
+        return _reviewed(model, version, environment, need, policy)
+    return need in version.entered
+
+
+def _reviewed(model: ModelState, version: Version, environment: str, need: str, policy: Spec) -> bool:
+    role = need.partition(":")[2]
+    if version.approved(environment, role):
+        return True
+    by_policy = burden_of(policy, version.change).approval == "policy"
+    return by_policy and policy_of_whom(model, version, environment, role) != ""
+
+
+def policy_of_whom(model: ModelState, version: Version, environment: str, role: str = "") -> str:
+    """Return who approved the recipe that a refresh or repair repeats; empty if nobody did."""
+    for earlier in reversed(model.versions.values()):
+        approval = earlier.approved(environment, role)
+        if approval and earlier.commit == version.commit and environment in earlier.entered:
+            return f"{approval.actor}, {approval.at:%Y-%m-%d}"
+    return ""
+
+
+def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: datetime) -> Action:
+    burden, environment = burden_of(policy, version.change), lane.environment
+    if lane.champion is not None and burden.shadow and environment == list(policy.environments)[-1]:
+        until = format_instant(now + parse_duration(burden.max))
+        why = f"A {version.change} is proven beside version {lane.champion} before it may answer."
+        facts = {"role": "shadow", "until": until, "change": version.change}
+        draft = _draft("challenged", model, version.number, environment, why, facts)
+        return record(f"challenge:{model.name}:{version.number}:{environment}", draft)
+    approval = next((one for one in version.approvals if one.environment in ("", environment)), None)
+    whom = policy_of_whom(model, version, environment)
+    if approval is not None and any(need.startswith("review") for need in policy.environments[environment].needs):
+        why = f"Approved by {approval.actor}: {approval.why}"
+    elif whom and version.change != "redesign":
+        why = f"By policy {version.change!r}, approved by {whom}: {version.why}"
+    else:
+        why = (
+            f"All that {environment} needs is there: {', '.join(policy.environments[environment].needs) or 'nothing'}."
+        )
+    drafts = promotion(model, version, lane, policy, why, ACTOR, now)
+    return record(f"promote:{model.name}:{version.number}:{environment}", *drafts)
+
+
+def promotion(
+    model: ModelState, version: Version, lane: Lane, policy: Spec, why: str, actor: str, now: datetime
+) -> list[Draft]:
+    """Return the events that make a version champion; the former champion goes on guard where there is traffic."""
+    environment, former = lane.environment, lane.champion
+    facts = {"previous": former, "change": version.change, "by_policy": actor == ACTOR}
+    drafts = [_draft("promoted", model, version.number, environment, why, facts, actor)]
+    for other in lane.challengers.values():
+        if other.role == "guard":
+            words = f"Version {version.number} took over: its guard period is over."
+            drafts.append(_draft("retired", model, other.version, environment, words, {"role": "guard"}))
+    guard = parse_duration(burden_of(policy, version.change).guard)
+    if former is not None and former != version.number:
+        if guard and environment == list(policy.environments)[-1]:
+            until = format_instant(now + guard)
+            words = (
+                f"Stays in shadow until {until[:10]}, to come back if it proves better than version {version.number}."
+            )
+            drafts.append(
+                _draft("challenged", model, former, environment, words, {"role": "guard", "until": until, "change": ""})
+            )
+        else:
+            words = f"Version {version.number} took over."
+            drafts.append(_draft("retired", model, former, environment, words, {"role": "champion"}))
+    return drafts
+
+
+def return_of(model: ModelState, lane: Lane, version: int, why: str, actor: str) -> list[Draft]:
+    """Return the events that bring an earlier champion back and retire the present one."""
+    environment, present = lane.environment, lane.champion
+    drafts = [_draft("rolled_back", model, version, environment, why, {"previous": present}, actor)]
+    if present is not None:
+        words = f"Rolled back to version {version}: {why}"
+        drafts.append(_draft("retired", model, present, environment, words, {"role": "champion"}, actor))
+    return drafts
+
+
+def _after_looks(model: ModelState, lane: Lane, challenger: Challenger, now: datetime) -> Iterator[Action]:
+    version, environment = challenger.version, lane.environment
+    key = f"{model.name}:{version}:{environment}:{challenger.since.timestamp():.0f}"
+    words = evidence_in_words(challenger)
+    if challenger.role == "guard":
+        if challenger.decision == "promote":
+            drafts = return_of(model, lane, version, f"The former champion is proven better: {words}", ACTOR)
+            yield record(f"rollback:{key}", *drafts)
+        elif now >= challenger.until:
+            why = f"The guard period is over; version {lane.champion} stays. {words}"
+            yield record(f"relieve:{key}", _draft("retired", model, version, environment, why, {"role": "guard"}))
+        return
+    policy = model.policy()
+    assert policy is not None
+    least = challenger.since + parse_duration(burden_of(policy, challenger.change or "redesign").min)
+    if challenger.decision == "promote" and now >= least:
+        drafts = promotion(model, model.versions[version], lane, policy, f"Proven better: {words}", ACTOR, now)
+        yield record(f"proven:{key}", *drafts)
+    elif challenger.decision == "abort":
+        why = f"Refused: proven worse than version {lane.champion}. {words}"
+        yield record(f"abort:{key}", _draft("retired", model, version, environment, why, {"role": "shadow"}))
+    elif now >= challenger.until:
+        why = f"Undecided at the end of its time; version {lane.champion} stays. {words}"
+        yield record(f"undecided:{key}", _draft("retired", model, version, environment, why, {"role": "shadow"}))
+
+
+def evidence_in_words(challenger: Challenger) -> str:
+    """Return what the looks at a challenger showed, in a sentence."""
+    facts = challenger.evidence
+    if not facts or facts.get("effect") is None:
+        return "No labelled pairs yet."
+    low, high = facts.get("interval") or (float("nan"), float("nan"))
+    return (
+        f"On {facts.get('n', 0)} pairs the challenger's loss is lower by {facts['effect']:.4f} "
+        f"[{low:.4f}, {high:.4f}], evidence {facts.get('evidence') or 1.0:.3g}."
+    )
+
+
+# --- what people order ---------------------------------------------------------------------------------------------
+
+
+def order_promotion(
+    model: ModelState, number: int, environment: str, why: str, actor: str, now: datetime
+) -> list[Draft]:
+    """Return the events of a promotion that a person orders; every need of the environment must be fulfilled.
+
+    Raises
+    ------
+    NotFound
+        If there is no such version or environment.
+    NotAllowed
+        If the version lacks something that the environment needs.
+    """
+    version, policy = _version(model, number), model.policy()
+    assert policy is not None
+    if environment not in policy.environments:
+        raise NotFound(f"There is no environment {environment!r}.", todo=f"Known: {', '.join(policy.environments)}.")
+    needs = policy.environments[environment].needs
+    lacking = [need for need in needs if not _holds(model, version, environment, need, policy)]
+    if not version.released:
+        lacking.insert(0, "gates")
+    if lacking or version.deleted or version.rejected:
+        reason = "it was deleted" if version.deleted else "it was rejected" if version.rejected else ", ".join(lacking)
+        raise NotAllowed(f"Version {number} lacks what {environment} needs: {reason}.", safe="Nothing was changed.")
+    lane = model.lane(environment)
+    if lane.champion == number:
+        raise NotAllowed(f"Version {number} is champion of {environment} already.")
+    return promotion(model, version, lane, policy, why, actor, now)
+
+
+def order_rollback(model: ModelState, environment: str, to: int | None, why: str, actor: str) -> list[Draft]:
+    """Return the events that bring the champion before this one back, or a given earlier one.
+
+    Raises
+    ------
+    NotAllowed
+        If there is nothing to go back to, or its artifact was deleted.
+    """
+    lane = model.lane(environment)
+    if to is None:
+        earlier = [
+            number for number, _, _ in lane.tenures if number != lane.champion and not model.versions[number].deleted
+        ]
+        if not earlier:
+            raise NotAllowed(
+                f"There is no earlier champion of {environment} to go back to.", safe="Nothing was changed."
+            )
+        to = earlier[-1]
+    version = _version(model, to)
+    if version.deleted or environment not in version.entered or to == lane.champion:
+        raise NotAllowed(
+            f"Version {to} cannot come back to {environment}: it "
+            + ("was deleted." if version.deleted else "is champion." if to == lane.champion else "was never there."),
+            safe="Nothing was changed.",
+        )
+    return return_of(model, lane, to, why, actor)
+
+
+def order_retirement(model: ModelState, number: int, environment: str, why: str, actor: str) -> list[Draft]:
+    """Return the events that take a version out of an environment, or out of all.
+
+    Raises
+    ------
+    NotFound
+        If the version is in none.
+    """
+    _version(model, number)
+    drafts = []
+    for lane in model.lanes.values():
+        if environment in ("", lane.environment) and (lane.champion == number or number in lane.challengers):
+            role = "champion" if lane.champion == number else lane.challengers[number].role
+            drafts.append(_draft("retired", model, number, lane.environment, why, {"role": role}, actor))
+    if not drafts:
+        raise NotFound(f"Version {number} is in no environment" + (f" {environment}." if environment else "."))
+    return drafts
+
+
+def order_deletion(model: ModelState, number: int, why: str, actor: str) -> list[Draft]:
+    """Return the event that deletes a version's artifact; the record stays.
+
+    Raises
+    ------
+    NotAllowed
+        If the version answers or runs beside the champion somewhere, or is deleted already.
+    """
+    version = _version(model, number)
+    if version.deleted:
+        raise NotAllowed(f"Version {number} was deleted by {version.deleted['by']}: {version.deleted['why']}")
+    for lane in model.lanes.values():
+        if lane.champion == number or number in lane.challengers:
+            raise NotAllowed(
+                f"Version {number} is in use in {lane.environment}.",
+                safe="Nothing was deleted.",
+                todo="Retire it first, or roll back to another version.",
+            )
+    return [_draft("deleted", model, number, "", why, {"artifact": version.facts.get("artifact", "")}, actor)]
+
+
+def _version(model: ModelState, number: int) -> Version:
+    version = model.versions.get(number)
+    if version is None:
+        known = ", ".join(map(str, model.versions)) or "none"
+        raise NotFound(f"{model.name} has no version {number}.", todo=f"It has: {known}.")
+    return version
+
+
+def _draft(
+    kind: str,
+    model: ModelState,
+    version: int,
+    environment: str,
+    why: str,
+    data: dict[str, object],
+    actor: str = ACTOR,
+) -> Draft:
+    return Draft(kind=kind, actor=actor, why=why, model=model.name, version=version, environment=environment, data=data)

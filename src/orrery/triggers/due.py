@@ -1,0 +1,184 @@
+"""Decides from the state alone whether a training is due, which kind, and whether the policy holds it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from orrery.spec import Spec
+from orrery.timeline.event import Draft
+from orrery.timeline.state import Commit, DataState, ModelState, Version
+from orrery.types import PRODUCTION, digest, format_instant, parse_duration
+from orrery.workers.action import Action, record
+
+MONTH = timedelta(days=30)
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """Why a training is due: its reason, the kind of change that answers it, a sentence, what makes it this one."""
+
+    reason: str
+    change: str
+    why: str
+    mark: str
+    evidence: dict[str, Any] = {}
+
+
+def due(model: ModelState, data: DataState, now: datetime) -> Iterator[Action]:
+    """Yield the trainings that are due, or the notes that one was held back."""
+    for commit in model.commits.values():
+        if commit.tested.get("development") and not commit.run and not commit.failed:
+            yield from _for_push(model, commit, data)
+    champion = model.champion()
+    if champion is None or _busy(model):
+        return
+    policy = model.spec_of(champion.commit)
+    for cause in _causes(model, champion, policy, data, now):
+        held = _held_back(model, policy, cause, now)
+        if held is None:
+            yield _trigger(model, model.commits[champion.commit], cause, data)
+            return
+        yield from _note(model, cause, held, now)
+
+
+def _for_push(model: ModelState, commit: Commit, data: DataState) -> Iterator[Action]:
+    missing = [name for name in commit.spec["data"].values() if not _version_of(data, name)]
+    if missing:
+        if not commit.waiting:
+            why = f"Waits for the dataset {missing[0]}: `orrery data add {missing[0]} FILES...` brings it."
+            facts = {"cause": f"data:{missing[0]}", "commit": commit.sha, "reason": "push"}
+            draft = Draft(kind="not_triggered", actor="orrery/triggers", why=why, model=model.name, data=facts)
+            yield record(f"wait:{model.name}:{commit.sha}", draft)
+        return
+    change = "redesign"
+    why = f"{commit.author} pushed {commit.sha[:7]}: {commit.message.splitlines()[0] if commit.message else '-'}"
+    yield _trigger(model, commit, Cause("push", change, why, commit.sha), data)
+
+
+def _causes(model: ModelState, champion: Version, policy: Spec, data: DataState, now: datetime) -> Iterator[Cause]:
+    lane = model.lane(PRODUCTION)
+    for name, alarm in sorted(lane.alarms.items(), key=lambda item: item[1]["seq"]):
+        reason = alarm.get("reason", "drift")
+        if (reason == "decay" and policy.triggers.decay) or (reason == "drift" and policy.triggers.drift):
+            change = _answer(model, champion, alarm)
+            yield Cause(reason, change, f"{name}: {alarm['why']}", f"{name}:{alarm['seq']}", {"alarm": alarm["seq"]})
+    if policy.triggers.schedule:
+        from croniter import croniter
+
+        last = max((run.at for run in model.runs.values() if run.reason == "schedule"), default=champion.at)
+        planned = croniter(policy.triggers.schedule, last).get_next(datetime)
+        if planned <= now:
+            why = f"The schedule {policy.triggers.schedule!r} was due at {planned:%Y-%m-%d %H:%M}."
+            yield Cause("schedule", "refresh", why, format_instant(planned))
+    if policy.triggers.data:
+        newest = {name: _version_of(data, name) for name in policy.data.values()}
+        trained = _newest_data(model)
+        fresh = {name: number for name, number in newest.items() if number > trained.get(name, 0)}
+        if fresh:
+            words = ", ".join(f"{name} has version {number}" for name, number in fresh.items())
+            yield Cause("data", "refresh", f"New data: {words}.", digest(dict(fresh)))
+
+
+def _answer(model: ModelState, champion: Version, alarm: dict[str, Any]) -> str:
+    """Choose the cheapest answer to an alarm: a calibration alarm is repaired once before the model is trained anew."""
+    repaired = champion.change == "repair" or any(
+        run.change == "repair" and run.at >= champion.at for run in model.runs.values()
+    )
+    return "repair" if alarm.get("answer") == "repair" and not repaired else "refresh"
+
+
+def _busy(model: ModelState) -> bool:
+    """Say whether a training, or its judgement, is under way: one question at a time."""
+    if any(run.open for run in model.runs.values()):
+        return True
+    undecided = (
+        version
+        for version in model.versions.values()
+        if not (version.rejected or version.failed or version.deleted or PRODUCTION in version.left)
+        and False not in model.commits[version.commit].tested.values()
+    )
+    return any(
+        version.passed is None
+        or (version.released and PRODUCTION not in version.entered and version.change != "redesign")
+        for version in undecided
+    )
+
+
+def _held_back(model: ModelState, policy: Spec, cause: Cause, now: datetime) -> tuple[str, datetime] | None:
+    automatic = [run for run in model.runs.values() if run.reason not in ("push", "hand")]
+    cooldown = parse_duration(policy.triggers.cooldown)
+    last = max((run.at for run in automatic), default=None)
+    if last is not None and last + cooldown > now and cause.reason != "schedule":
+        return f"the last training began {last:%Y-%m-%d %H:%M}, cooldown {policy.triggers.cooldown}", last + cooldown
+    month = [run for run in automatic if run.at > now - MONTH]
+    budget = policy.triggers.budget
+    if len(month) >= budget.trainings_per_month:
+        until = min(run.at for run in month) + MONTH
+        return f"{len(month)} trainings in 30 days, budget {budget.trainings_per_month}", until
+    spent = sum(_cpu_hours(model, run.version) for run in month)
+    if spent >= budget.cpu_hours_per_month:
+        until = min(run.at for run in month) + MONTH
+        return f"{spent:.2f} CPU hours in 30 days, budget {budget.cpu_hours_per_month:g}", until
+    return None
+
+
+def _note(model: ModelState, cause: Cause, held: tuple[str, datetime], now: datetime) -> Iterator[Action]:
+    words, until = held
+    if model.held.get(cause.mark, now) > now or cause.mark in model.held:
+        return
+    facts = {"cause": cause.mark, "reason": cause.reason, "until": format_instant(until), "evidence": cause.evidence}
+    why = f"{cause.why} Held back: {words}."
+    draft = Draft(
+        kind="not_triggered",
+        actor="orrery/triggers",
+        why=why,
+        model=model.name,
+        environment=PRODUCTION,
+        data=facts,
+    )
+    yield record(f"held:{model.name}:{cause.mark}", draft)
+
+
+def _trigger(model: ModelState, commit: Commit, cause: Cause, data: DataState) -> Action:
+    pinned = {name: _version_of(data, name) for name in commit.spec["data"].values()}
+    before = sum(run.mark == cause.mark for run in model.runs.values())  # an alarm that outlives a training asks again
+    run = digest(f"{model.name}/{cause.reason}/{cause.mark}/{before}/{commit.sha}")[:12]
+    return trigger(model.name, run, commit.sha, cause, pinned)
+
+
+def trigger(
+    model: str, run: str, commit: str, cause: Cause, pinned: dict[str, int], *, by: str = "orrery/triggers"
+) -> Action:
+    """Return the action that starts a training."""
+    facts = {
+        "run": run,
+        "reason": cause.reason,
+        "change": cause.change,
+        "commit": commit,
+        "data": pinned,
+        "evidence": cause.evidence,
+        "mark": cause.mark,
+    }
+    draft = Draft(kind="triggered", actor=by, why=cause.why, model=model, data=facts)
+    return record(f"trigger:{model}:{run}", draft)
+
+
+def _version_of(data: DataState, name: str) -> int:
+    dataset = data.datasets.get(name)
+    return dataset.version if dataset else 0
+
+
+def _newest_data(model: ModelState) -> dict[str, int]:
+    newest: dict[str, int] = {}
+    for run in model.runs.values():
+        for name, number in run.data.items():
+            newest[name] = max(newest.get(name, 0), number)
+    return newest
+
+
+def _cpu_hours(model: ModelState, version: int | None) -> float:
+    facts = model.versions[version].facts if version in model.versions else {}
+    return float(facts.get("cpu_seconds", 0.0)) / 3600
