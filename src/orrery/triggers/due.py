@@ -150,7 +150,14 @@ def _trigger(model: ModelState, commit: Commit, cause: Cause, data: DataState) -
 
 
 def trigger(
-    model: str, run: str, commit: str, cause: Cause, pinned: dict[str, int], *, by: str = "orrery/triggers"
+    model: str,
+    run: str,
+    commit: str,
+    cause: Cause,
+    pinned: dict[str, int],
+    *,
+    by: str = "orrery/triggers",
+    params: dict[str, Any] | None = None,
 ) -> Action:
     """Return the action that starts a training."""
     facts = {
@@ -161,6 +168,7 @@ def trigger(
         "data": pinned,
         "evidence": cause.evidence,
         "mark": cause.mark,
+        "params": params or {},
     }
     draft = Draft(kind="triggered", actor=by, why=cause.why, model=model, data=facts)
     return record(f"trigger:{model}:{run}", draft)

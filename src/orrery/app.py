@@ -1,0 +1,250 @@
+"""The composition root: opens one orrery and offers what people and other programs can order of it.
+
+This is the only place where implementations are chosen. The commands below are what the command line and the web
+interface call; both are thin. Every command returns the events it became.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
+from orrery.loop import decide
+from orrery.review import commands as review
+from orrery.rollout import moves
+from orrery.settings import Settings, load
+from orrery.timeline import schema
+from orrery.timeline.clock import clock_of
+from orrery.timeline.event import Draft, Event
+from orrery.timeline.state import ModelState
+from orrery.timeline.states import States
+from orrery.timeline.store import Timeline, connect
+from orrery.triggers.due import Cause, trigger
+from orrery.types import PRODUCTION, digest, parse_instant
+from orrery.workers.action import Action
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from orrery.data.lake import Lake
+
+
+class Orrery:
+    """One orrery: its timeline, its data and the commands that change it.
+
+    Parameters
+    ----------
+    settings : see :mod:`orrery.settings`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        self.settings = settings
+        self.clock = clock_of(settings)
+        self.timeline = Timeline(connect(settings.database), self.clock)
+        schema.upgrade(self.timeline.engine)
+        self.states = States(self.timeline)
+
+    @classmethod
+    def open(cls, home: str | Path | None = None) -> Orrery:
+        """Open the orrery in a folder, by default the user's own; it need not be running."""
+        return cls(load(home))
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The datasets and logs."""
+        from orrery.data.lake import Lake
+
+        return Lake(self.settings.lake)
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def models(self) -> list[str]:
+        """Return the names of all models."""
+        return self.timeline.models()
+
+    def model(self, name: str) -> ModelState:
+        """Return the state of a model. Do not change it.
+
+        Raises
+        ------
+        NotFound
+            If there is none of this name; the nearest one is named.
+        """
+        try:
+            return self.states.model(name)
+        except NotFound:
+            import difflib
+
+            near = difflib.get_close_matches(name, self.models(), n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else "`orrery models` lists them."
+            raise NotFound(f"There is no model {name!r} here.", todo=hint) from None
+
+    def due(self, name: str) -> list[Action]:
+        """Return what is due for a model now."""
+        return decide(self.model(name), self.states.data(), self.clock.now())
+
+    def settled(self) -> bool:
+        """Say whether nothing is due for any model."""
+        return not any(self.due(name) for name in self.models())
+
+    # --- what people order -----------------------------------------------------------------------------------------
+
+    def order(self, name: str, make: Callable[[ModelState], Sequence[Draft]]) -> list[Event]:
+        """Append what a person orders; the order is made anew when the model changed in the meantime.
+
+        Raises
+        ------
+        NotAllowed, NotFound
+            As ``make`` says of the state it is shown.
+        """
+        for _ in range(5):
+            state = self.model(name)
+            try:
+                return self.append(make(state), model_at={name: state.seq})
+            except Conflict:
+                continue
+        raise Conflict(f"{name} changes faster than this order can be made.", todo="Try again.")
+
+    def append(self, drafts: Sequence[Draft], *, model_at: dict[str, int] | None = None) -> list[Event]:
+        """Append events; the registry's aliases follow them in the same transaction."""
+        return self.timeline.append(drafts, within=follow_with_aliases, model_at=model_at)
+
+    def approve(
+        self, name: str, version: int, *, why: str, actor: str, environment: str = "", role: str = "", gate: str = ""
+    ) -> list[Event]:
+        """Say yes to a version, or override a gate that refused it."""
+        return self.order(
+            name,
+            lambda model: review.approve(
+                model, version, why=why, actor=actor, environment=environment, role=role, gate=gate
+            ),
+        )
+
+    def reject(self, name: str, version: int, *, why: str, actor: str) -> list[Event]:
+        """Say no to a version; its author gets an issue."""
+        return self.order(name, lambda model: review.reject(model, version, why=why, actor=actor))
+
+    def promote(self, name: str, version: int, *, why: str, actor: str, environment: str = PRODUCTION) -> list[Event]:
+        """Make a version champion by hand; what the environment needs must be fulfilled."""
+        now = self.clock.now()
+        return self.order(name, lambda model: moves.order_promotion(model, version, environment, why, actor, now))
+
+    def rollback(
+        self, name: str, *, why: str, actor: str, environment: str = PRODUCTION, to: int | None = None
+    ) -> list[Event]:
+        """Bring the champion before this one back, or a given earlier one."""
+        return self.order(name, lambda model: moves.order_rollback(model, environment, to, why, actor))
+
+    def retire(self, name: str, version: int, *, why: str, actor: str, environment: str = "") -> list[Event]:
+        """Take a version out of an environment, or out of all."""
+        return self.order(name, lambda model: moves.order_retirement(model, version, environment, why, actor))
+
+    def delete(self, name: str, version: int, *, why: str, actor: str) -> list[Event]:
+        """Delete a version's artifact; its record stays."""
+        return self.order(name, lambda model: moves.order_deletion(model, version, why, actor))
+
+    def event(
+        self,
+        name: str,
+        *,
+        why: str,
+        actor: str,
+        occurred_at: datetime | str | None = None,
+        version: int | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> list[Event]:
+        """Note something that happened in the world around a model."""
+        when = parse_instant(occurred_at) if occurred_at is not None else None
+        draft = Draft(
+            kind="business", actor=actor, why=why, model=name, version=version, data=data or {}, occurred_at=when
+        )
+        return self.order(name, lambda model: [draft])
+
+    def train(
+        self, name: str, *, why: str, actor: str, change: str = "refresh", params: dict[str, Any] | None = None
+    ) -> list[Event]:
+        """Ask for a training by hand: of the champion's commit, before there is a champion of the newest one."""
+        data = self.states.data()
+
+        def make(model: ModelState) -> list[Draft]:
+            champion = model.champion()
+            commits = [commit for commit in model.commits.values() if commit.tested.get("development")]
+            if champion is None and not commits:
+                raise NotAllowed(f"{name} has no commit whose tests passed.", todo="Push one.")
+            if change not in ("refresh", "repair", "redesign"):
+                raise NotUnderstood(f"{change!r} is no kind of change.", todo="Use refresh, repair or redesign.")
+            if change == "repair" and champion is None:
+                raise NotAllowed(f"{name} has no champion to repair.")
+            sha = champion.commit if champion else commits[-1].sha
+            datasets = model.commits[sha].spec["data"].values()
+            missing = [one for one in datasets if one not in data.datasets]
+            if missing:
+                raise NotFound(
+                    f"There is no dataset {missing[0]!r} yet.", todo=f"orrery data add {missing[0]} FILES..."
+                )
+            pinned = {one: data.datasets[one].version for one in datasets}
+            kind = change if champion else "redesign"
+            run = digest(f"{name}/hand/{model.seq}")[:12]
+            cause = Cause("hand", kind, why, f"{actor}:{model.seq}", {"params": params or {}})
+            return list(trigger(name, run, sha, cause, pinned, by=actor, params=params).drafts)
+
+        return self.order(name, make)
+
+    # --- data ------------------------------------------------------------------------------------------------------
+
+    def add_data(
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        *,
+        why: str,
+        actor: str,
+        key: str = "",
+        occurred_at: datetime | None = None,
+    ) -> Any:
+        """Add rows to a dataset: what fits the contract becomes a new version, the rest goes to quarantine."""
+        from orrery.data.contract import Contract
+        from orrery.data.ingest import add
+
+        known = self.states.data().datasets.get(name)
+        contract = Contract.from_dict(known.contract) if known and known.contract else None
+        return add(
+            self.lake,
+            self.timeline,
+            name,
+            frame,
+            contract=contract,
+            actor=actor,
+            why=why,
+            key=key or None,
+            occurred_at=occurred_at,
+        )
+
+    def add_labels(self, name: str, frame: pl.DataFrame, *, key: str = "") -> Any:
+        """Add labels that have become known: columns ``entity``, ``label`` and ``at``."""
+        from orrery.data.predictions import LabelTable
+
+        self.model(name)
+        return LabelTable(self.lake, name).append(frame, key or None)
+
+
+def follow_with_aliases(connection: sa.Connection, events: list[Event]) -> None:
+    """Let the registry's aliases follow the pointers that events moved, in the same transaction."""
+    from orrery.registry.aliases import set_alias
+
+    for event in events:
+        if event.kind in ("promoted", "rolled_back"):
+            set_alias(connection, event.model, event.environment, event.version)
+            if event.environment == PRODUCTION:
+                set_alias(connection, event.model, "champion", event.version)
+        elif event.kind == "challenged" and event.environment == PRODUCTION and event.data["role"] == "shadow":
+            set_alias(connection, event.model, "challenger", event.version)
+        elif event.kind == "retired" and event.environment == PRODUCTION and event.data.get("role") == "shadow":
+            set_alias(connection, event.model, "challenger", None)
