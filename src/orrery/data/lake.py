@@ -1,0 +1,309 @@
+"""The lake: datasets with versions, in a folder or an object store.
+
+A dataset is a Delta table. Every append is one commit that carries its version number, counted from 1, and what the
+version is (rows, digest, note); commits that only tidy up (checkpoints, compaction) carry none, so they are no versions.
+Each row has its place in the dataset in the hidden column ``_row``: version *n* is the rows below that version's row
+count. It therefore reads the same before and after a compaction, in the same order, and costs no copy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from deltalake import DeltaTable
+
+from orrery.data.digest import digest_of
+from orrery.data.frame import Frame
+from orrery.data.group import GroupCommit
+from orrery.data.table import Table, Write, fit, normalise, schema_of
+from orrery.errors import NotFound, NotUnderstood, OrreryError
+from orrery.types import check_name, digest, format_instant, parse_instant
+
+ROW = "_row"
+"""Hidden column: the row's place in its dataset."""
+
+_COUNTER = "orrery"
+_PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
+
+
+@dataclass(frozen=True)
+class DatasetVersion:
+    """One version of a dataset.
+
+    Parameters
+    ----------
+    name : the dataset.
+    version : its number, from 1.
+    rows_added, rows : rows that this version added, and rows that it has.
+    digest : stands for the content: equal wherever the same batches were appended in the same order.
+    at : when it was added (UTC).
+    note : what the one who added it said.
+    columns : names of the columns.
+    about : what :func:`orrery.data.intake.add` needs to write the event again, one entry per append.
+    """
+
+    name: str
+    version: int
+    rows_added: int
+    rows: int
+    digest: str
+    at: datetime
+    note: str = ""
+    columns: tuple[str, ...] = ()
+    about: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    frame: pl.DataFrame
+    note: str
+    key: str | None
+    about: Mapping[str, Any]
+    at: datetime
+
+
+class Lake:
+    """All datasets of one orrery.
+
+    Parameters
+    ----------
+    root : folder, or URL of an object store (``s3://``, ``gs://``, ``az://``); its credentials come from the
+        environment (``AWS_...``, ``GOOGLE_...``, ``AZURE_...``).
+
+    Notes
+    -----
+    May be shared by threads. Any number of processes and machines may write at once: none of their rows is lost.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root if "://" in root else str(Path(root).expanduser().absolute())
+        self.options = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES)}
+        self._mutex = threading.Lock()
+        self._tables: dict[str, Table] = {}
+        self._groups: dict[str, GroupCommit[_Batch, DatasetVersion]] = {}
+        self._versions: dict[str, list[tuple[int, DatasetVersion]]] = {}
+
+    def table(self, folder: str, name: str, partition_by: Sequence[str] = ()) -> Table:
+        """Return the table ``{root}/{folder}/{name}``, there or not yet."""
+        path = f"{folder}/{check_name(name, 'name of a table')}"
+        with self._mutex:
+            if path not in self._tables:
+                lock = None if "://" in self.root else Path(self.root, ".locks", f"{folder}-{name}")
+                uri = f"{self.root.rstrip('/')}/{path}"
+                self._tables[path] = Table(uri, self.options, partition_by=partition_by, lock=lock)
+            return self._tables[path]
+
+    def append(
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        *,
+        note: str = "",
+        key: str | None = None,
+        folder: str = "datasets",
+        about: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+    ) -> DatasetVersion:
+        """Add rows to a dataset, made where it is not there; on return they are on disk.
+
+        Threads that append to one dataset at the same time share a version. New columns are null in older rows.
+
+        Parameters
+        ----------
+        name, frame, note : the dataset, the rows, a word about them.
+        key : makes the append idempotent: a second one with the same key adds nothing and returns the version of the
+            first.
+        folder : ``datasets``, or ``quarantine``.
+        about : kept with the version.
+        at : when this happened; now, if it does not say.
+
+        Raises
+        ------
+        NotUnderstood
+            If there are no rows or columns, or a column has a reserved name.
+        ContractBroken
+            If a column has another type than the dataset's.
+        """
+        if ROW in frame.columns:
+            raise NotUnderstood(f"A column cannot be called {ROW}.", todo="Rename it.")
+        rows = normalise(frame)
+        if rows.height == 0 or rows.width == 0:
+            raise NotUnderstood(f"There is nothing to add to {name}: no row with a value in it.")
+        table = self.table(folder, name)
+        with self._mutex:
+            group = self._groups.setdefault(
+                table.uri, GroupCommit(lambda batches: self._commit(folder, name, batches))
+            )
+        return group.submit(_Batch(rows, note, key, dict(about or {}), at or datetime.now(UTC)))
+
+    def read(self, name: str, version: int | None = None, *, after: int = 0, folder: str = "datasets") -> Frame:
+        """Return a version of a dataset, the newest if none is named; with ``after``, only the rows added since that one.
+
+        Raises
+        ------
+        NotFound
+            If there is no such dataset or version.
+        """
+        found = self.version(name, version, folder=folder)
+        start = self.version(name, after, folder=folder).rows if after else 0
+        end = found.rows
+        scan = self.table(folder, name).scan(f"{ROW} >= {start} AND {ROW} < {end}")
+        inside = (pl.col(ROW) >= start) & (pl.col(ROW) < end)
+        return Frame(scan.filter(inside).sort(ROW).select(found.columns))
+
+    def version(self, name: str, version: int | None = None, *, folder: str = "datasets") -> DatasetVersion:
+        """Return what a version is, the newest if none is named.
+
+        Raises
+        ------
+        NotFound
+            If there is no such dataset or version.
+        """
+        versions = self.versions(name, folder=folder)
+        if version is None:
+            return versions[-1]
+        if not 1 <= version <= len(versions):
+            raise NotFound(f"{name} has no version {version}.", todo=f"It has 1 to {len(versions)}.")
+        return versions[version - 1]
+
+    def versions(self, name: str, *, folder: str = "datasets") -> list[DatasetVersion]:
+        """Return all versions of a dataset, oldest first.
+
+        Raises
+        ------
+        NotFound
+            If there is no such dataset.
+        """
+        versions = self._known(folder, name)
+        if not versions:
+            near = difflib.get_close_matches(name, self.names(folder=folder), n=1, cutoff=0.5)
+            raise NotFound(
+                f"There is no dataset {name}.",
+                todo=f"Did you mean {near[0]}?" if near else f"Add it with: orrery data add {name} FILES...",
+            )
+        return versions
+
+    def names(self, *, folder: str = "datasets") -> list[str]:
+        """Return the names of all datasets."""
+        if "://" not in self.root:
+            logs = Path(self.root, folder).glob("*/_delta_log")
+            found = [log.parent.name for log in logs]
+        else:
+            from deltalake.fs import DeltaStorageHandler
+            from pyarrow.fs import FileSelector, PyFileSystem
+
+            files = PyFileSystem(DeltaStorageHandler(self.root, self.options))
+            found = [info.base_name for info in files.get_file_info(FileSelector(folder, allow_not_found=True))]
+        return sorted(found)
+
+    def compact(self, name: str | None = None) -> int:
+        """Join small files of one dataset, or of every table of the lake; to be called on a schedule.
+
+        Versions stay as they are. Returns the number of files that were replaced.
+        """
+        folders = ("datasets", "quarantine", "predictions", "labels")
+        wanted = [("datasets", name)] if name else [(f, n) for f in folders for n in self.names(folder=f)]
+        replaced = 0
+        for folder, table in wanted:
+            keep = timedelta(days=1)  # longer than any reader holds a plan
+            replaced += self.table(folder, table, ("_day",) if folder == "predictions" else ()).compact(vacuum=keep)
+        return replaced
+
+    def _known(self, folder: str, name: str) -> list[DatasetVersion]:
+        table = self.table(folder, name)
+        seen = self._versions.get(table.uri, [])
+        fresh = table.notes(seen[-1][0] if seen else -1)
+        if fresh:
+            seen = seen + [(number, _from_note(name, note)) for number, note in fresh]
+            self._versions[table.uri] = seen  # replaced whole: readers in other threads keep the list they have
+        return [version for _, version in seen]
+
+    def _commit(self, folder: str, name: str, batches: Sequence[_Batch]) -> list[DatasetVersion | Exception]:
+        results: list[DatasetVersion | Exception] = []
+
+        def decide(table: DeltaTable | None) -> Write | None:
+            versions = self._known(folder, name)
+            last = versions[-1] if versions else DatasetVersion(name, 0, 0, 0, "", datetime.now(UTC))
+            new, accepted = _next(last, schema_of(table), batches, table, results, versions)
+            if new is None:
+                return None
+            keys = {_application(batch.key): new.version for batch in accepted if batch.key is not None}
+            rows = pl.concat([batch.frame for batch in accepted], how="diagonal")
+            rows = rows.with_columns(pl.int_range(last.rows, new.rows, dtype=pl.Int64).alias(ROW))
+            return Write(rows, _to_note(new), {_COUNTER: new.version, **keys})
+
+        self.table(folder, name).write(decide)
+        return results
+
+
+def _next(
+    last: DatasetVersion,
+    schema: Mapping[str, pl.DataType],
+    batches: Sequence[_Batch],
+    table: DeltaTable | None,
+    results: list[DatasetVersion | Exception],
+    versions: Sequence[DatasetVersion],
+) -> tuple[DatasetVersion | None, list[_Batch]]:
+    """Make one version of those batches that are new and fit; fill in what becomes of each of them."""
+    results.clear()
+    types = dict(schema)
+    accepted: list[_Batch] = []
+    outcome: list[DatasetVersion | Exception | None] = []  # None: in the new version
+    chained = last.digest
+    for batch in batches:
+        known = table.transaction_version(_application(batch.key)) if table and batch.key is not None else None
+        if known is not None:
+            outcome.append(versions[known - 1])
+            continue
+        if batch.key is not None and any(other.key == batch.key for other in accepted):
+            outcome.append(None)
+            continue
+        try:
+            fitted = fit(batch.frame, types, last.name)
+        except OrreryError as error:
+            outcome.append(error)
+            continue
+        types.update(fitted.schema)
+        chained = digest_of(fitted, chained)
+        accepted.append(replace(batch, frame=fitted))
+        outcome.append(None)
+    new = None
+    if accepted:
+        added = sum(batch.frame.height for batch in accepted)
+        new = DatasetVersion(
+            name=last.name,
+            version=last.version + 1,
+            rows_added=added,
+            rows=last.rows + added,
+            digest=chained,
+            at=max(batch.at for batch in accepted),
+            note="; ".join(dict.fromkeys(batch.note for batch in accepted if batch.note)),
+            columns=tuple(column for column in types if column != ROW),
+            about=tuple(batch.about for batch in accepted if batch.about),
+        )
+    results.extend(new if entry is None and new is not None else entry for entry in outcome if entry or new)
+    return new, accepted
+
+
+def _application(key: str | None) -> str:
+    return f"key:{digest(key or '')}"
+
+
+def _to_note(version: DatasetVersion) -> dict[str, Any]:
+    note = {**asdict(version), "at": format_instant(version.at)}
+    note["about"] = [dict(entry) for entry in version.about]
+    del note["name"]
+    return note
+
+
+def _from_note(name: str, note: Mapping[str, Any]) -> DatasetVersion:
+    fields = {**note, "at": parse_instant(note["at"])}
+    return DatasetVersion(name=name, **{**fields, "columns": tuple(note["columns"]), "about": tuple(note["about"])})

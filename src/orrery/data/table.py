@@ -1,0 +1,294 @@
+"""One Delta table, written by compare-and-swap and read through Polars.
+
+Obligations: a row that :meth:`Table.write` returned for is on disk; a writer that loses a race decides again on what the
+winner wrote; readers never wait. A :class:`Table` may be shared by threads; processes and machines each open their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from orrery.errors import Conflict, ContractBroken
+
+CHECKPOINT_EVERY = 10
+META = "orrery"
+"""Key of our own notes in a commit's metadata."""
+
+_ATTEMPTS = 60
+_CONFIGURATION = {
+    "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+    # The commits carry what the versions are: they are kept as long as the table.
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.enableExpiredLogCleanup": "false",
+}
+
+
+@dataclass(frozen=True)
+class Write:
+    """What one commit adds.
+
+    Parameters
+    ----------
+    frame : the rows; columns that the table has not seen are added to it.
+    meta : what to remember about the commit.
+    transactions : application id -> number; two commits that race with one id cannot both win.
+    """
+
+    frame: pl.DataFrame
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    transactions: Mapping[str, int] = field(default_factory=dict)
+
+
+class Table:
+    """A Delta table in a folder or an object store.
+
+    Parameters
+    ----------
+    uri : folder or URL.
+    options : credentials and settings of the object store.
+    partition_by : columns that divide the files.
+    lock : file that processes of one machine take turns by; only spares them lost races, nothing depends on it.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        options: Mapping[str, str],
+        *,
+        partition_by: Sequence[str] = (),
+        lock: Path | None = None,
+    ) -> None:
+        self.uri = uri
+        self.options = dict(options)
+        self.partition_by = list(partition_by)
+        self.lock = lock
+        self._mutex = threading.RLock()
+        self._open: DeltaTable | None = None
+
+    def snapshot(self) -> DeltaTable | None:
+        """Return the table as it is now, or None where there is none yet."""
+        with self._mutex:
+            if self._open is None:
+                if not DeltaTable.is_deltatable(self.uri, self.options):
+                    return None
+                self._open = DeltaTable(self.uri, storage_options=self.options)
+            else:
+                self._open.update_incremental()
+            return self._open
+
+    def schema(self) -> pl.Schema:
+        """Return names and types of the columns; empty where there is no table."""
+        with self._mutex:
+            return schema_of(self.snapshot())
+
+    def version(self, application: str) -> int | None:
+        """Return the newest number that was committed under this application id."""
+        with self._mutex:
+            table = self.snapshot()
+            return None if table is None else table.transaction_version(application)
+
+    def scan(self, where: str | None = None) -> pl.LazyFrame:
+        """Read the table lazily; files that a SQL condition on partitions or statistics excludes are not opened."""
+        with self._mutex:
+            table = self.snapshot()
+            schema = schema_of(table)
+            files = [] if table is None else table.file_uris(file_pruning_predicate=where)
+        if not files:
+            return pl.LazyFrame(schema=schema)
+        return pl.scan_parquet(
+            files,
+            schema=schema,
+            hive_partitioning=bool(self.partition_by),
+            hive_schema={name: schema[name] for name in self.partition_by} or None,
+            missing_columns="insert",
+            extra_columns="ignore",
+            storage_options=self.options or None,
+        )
+
+    def write(self, decide: Callable[[DeltaTable | None], Write | None]) -> None:
+        """Commit what ``decide`` makes of the newest state; it is asked again whenever somebody else was faster.
+
+        Raises
+        ------
+        Conflict
+            If others were faster dozens of times in a row.
+        """
+        for attempt in range(_ATTEMPTS):
+            with self._mutex, self._turn():
+                try:
+                    write = decide(self.snapshot())
+                    if write is not None:
+                        self._commit(write)
+                    return
+                except CommitFailedError as error:
+                    if "ransaction" not in str(error) and "changed" not in str(error):
+                        raise
+                    self._open = None
+            time.sleep(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
+        raise Conflict(f"Too many writers at once on {self.uri}.", safe="Nothing was written.", todo="Try again.")
+
+    def notes(self, after: int = -1) -> list[tuple[int, dict[str, Any]]]:
+        """Return the ``meta`` of the commits whose Delta version is above ``after``, oldest first."""
+        with self._mutex:
+            table = self.snapshot()
+            if table is None or table.version() <= after:
+                return []
+            commits = table.history(limit=table.version() - after)
+        notes = [(commit["version"], json.loads(commit[META])) for commit in commits if META in commit]
+        return sorted(note for note in notes if note[0] > after)
+
+    def compact(self, *, vacuum: timedelta | None = None) -> int:
+        """Join small files; with ``vacuum``, remove files that were replaced longer ago than that.
+
+        Returns
+        -------
+        The number of files that were replaced.
+        """
+        with self._mutex, self._turn():
+            table = self.snapshot()
+            if table is None:
+                return 0
+            try:
+                metrics = table.optimize.compact()
+            except CommitFailedError:
+                self._open = None
+                return 0  # somebody rewrote the same files in the meantime: the next round does what is left
+            if vacuum is not None:
+                hours = int(vacuum.total_seconds() // 3600)
+                table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
+            return int(metrics["numFilesRemoved"])
+
+    def _commit(self, write: Write) -> None:
+        table = self._open or self._create(write.frame.schema)
+        properties = CommitProperties(
+            custom_metadata={META: json.dumps(dict(write.meta), sort_keys=True)},
+            app_transactions=[Transaction(name, number) for name, number in write.transactions.items()],
+        )
+        write_deltalake(
+            table,
+            write.frame,
+            mode="append",
+            schema_mode="merge",
+            partition_by=self.partition_by or None,
+            commit_properties=properties,
+        )
+        self._sync(table)
+
+    def _create(self, schema: pl.Schema) -> DeltaTable:
+        """Make the table without rows: two that are made at once must not hide each other's first rows."""
+        empty = Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
+        if "://" not in self.uri:
+            Path(self.uri).mkdir(parents=True, exist_ok=True)
+        try:
+            self._open = DeltaTable.create(
+                self.uri,
+                empty,
+                mode="ignore",
+                partition_by=self.partition_by or None,
+                configuration=_CONFIGURATION,
+                storage_options=self.options,
+            )
+        except DeltaError:
+            if not DeltaTable.is_deltatable(self.uri, self.options):
+                raise
+            self._open = DeltaTable(self.uri, storage_options=self.options)
+        return self._open
+
+    def _sync(self, table: DeltaTable) -> None:
+        """Bring a commit and its files through the page cache to the disk; object stores do this themselves."""
+        if "://" in self.uri:
+            return
+        root = Path(self.uri)
+        commit = root / "_delta_log" / f"{table.version():020d}.json"
+        actions = [json.loads(line) for line in commit.read_text().splitlines() if line]
+        files = [root / action["add"]["path"] for action in actions if "add" in action]
+        for path in [*files, *{path.parent for path in files}, commit, commit.parent]:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self.lock is None:
+            yield
+            return
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.lock, "a") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def schema_of(table: DeltaTable | None) -> pl.Schema:
+    """Return names and types of a table's columns as Polars has them."""
+    return pl.Schema({}) if table is None else pl.Schema(table.schema().to_arrow())
+
+
+def normalise(frame: pl.DataFrame) -> pl.DataFrame:
+    """Bring columns to the few types that are stored: 64-bit numbers, text, booleans, dates, instants in UTC.
+
+    Two files of one feed must not differ because one of them happened to hold small numbers. An instant without an
+    offset is UTC. A column without any value has no type yet and is left out.
+    """
+    columns = []
+    for series in frame.get_columns():
+        kind = series.dtype
+        if kind == pl.Null:
+            continue
+        if kind.is_integer():
+            series = series.cast(pl.Int64)
+        elif kind.is_float() or kind.is_decimal():
+            series = series.cast(pl.Float64)
+        elif isinstance(kind, pl.Categorical | pl.Enum):
+            series = series.cast(pl.String)
+        elif isinstance(kind, pl.Datetime):
+            zoned = series.dt.convert_time_zone("UTC") if kind.time_zone else series.dt.replace_time_zone("UTC")
+            series = zoned.dt.cast_time_unit("us")
+        columns.append(series)
+    return pl.DataFrame(columns)
+
+
+def fit(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], what: str) -> pl.DataFrame:
+    """Give columns the types that the table has for them, where no value changes by it.
+
+    Raises
+    ------
+    ContractBroken
+        If a value cannot be kept as it is.
+    """
+    columns = []
+    for series in frame.get_columns():
+        wanted = schema.get(series.name)
+        if wanted is None or wanted == series.dtype:
+            columns.append(series)
+            continue
+        numbers = wanted.is_numeric() and series.dtype.is_numeric()
+        fitted = series.cast(wanted, strict=False) if numbers or series.dtype == pl.Null else None
+        if fitted is None or fitted.null_count() > series.null_count() or not _same(series, fitted):
+            raise ContractBroken(
+                f"Column {series.name!r} of {what} holds {wanted}, and these rows have {series.dtype}.",
+                safe="Nothing was added.",
+                todo="Convert the column, or add the rows under another dataset name.",
+            )
+        columns.append(fitted)
+    return pl.DataFrame(columns)
+
+
+def _same(left: pl.Series, right: pl.Series) -> bool:
+    return bool((left.cast(pl.Float64) == right.cast(pl.Float64)).all())
