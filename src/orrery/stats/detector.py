@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from orrery.errors import NotUnderstood
 from orrery.stats.checks import LARGEST_EXPONENT, FloatArray, bounded, require
@@ -24,7 +23,7 @@ FIRST_CHUNK = 64  # after an alarm: little work is thrown away where it alarms a
 
 def log_mean(log_one_plus: FloatArray) -> FloatArray:
     """Give ``log(1 + mean SR)`` over the last axis, from ``log(1 + SR)``."""
-    return np.asarray(special.logsumexp(log_one_plus, axis=-1) - math.log(log_one_plus.shape[-1]))
+    return np.asarray(np.logaddexp.reduce(log_one_plus, axis=-1) - math.log(log_one_plus.shape[-1]))
 
 
 def log_bet(bets: FloatArray, share: FloatArray, n: FloatArray, null: FloatArray) -> FloatArray:
@@ -211,9 +210,7 @@ class CalibrationDrift:
         expected = float(p.mean())
         self.residual = float(y.mean()) - expected
         for side, (sign, room) in enumerate(((1, expected), (-1, 1 - expected))):
-            worst = room + self.tolerance
-            if worst <= 0:  # nothing can be lost: all probabilities are 0 (or 1) and there is no tolerance
-                continue
+            worst = max(room + self.tolerance, 0.01)  # probabilities of exactly 0 would allow a bet without limit
             log_l = np.log1p(self._fractions / worst * (sign * self.residual - self.tolerance))
             self._evidence[side] = np.logaddexp(0.0, log_l + self._evidence[side])
         sides = log_mean(self._evidence)

@@ -180,7 +180,7 @@ class BettingE:
     @property
     def log_e(self) -> float:
         """Natural logarithm of the evidence; 0 at the start."""
-        return float(special.logsumexp(self._log_wealth)) - math.log(self.n_bets)
+        return float(np.logaddexp.reduce(self._log_wealth)) - math.log(self.n_bets)
 
     @property
     def e(self) -> float:

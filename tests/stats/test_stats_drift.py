@@ -1,0 +1,165 @@
+"""The promises of the feature drift detector: quiet days stay quiet, a shift is found and its feature blamed."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from orrery.errors import NotUnderstood
+from orrery.stats import FeatureDrift, Look, TableSketch
+from orrery.stats.severity import jensen_shannon, ks, psi
+
+FEATURES, REFERENCE_ROWS = 30, 40_000
+
+
+@pytest.fixture(scope="module")
+def reference() -> TableSketch:
+    rng = np.random.default_rng(0)
+    columns = {f"x{i}": rng.normal(size=REFERENCE_ROWS) for i in range(FEATURES)}
+    columns["origin"] = rng.choice(np.array(["JFK", "LGA", "EWR"], dtype=object), REFERENCE_ROWS)
+    return TableSketch.fit(columns)
+
+
+def day(
+    reference: TableSketch, rng: np.random.Generator, n: int = 2000, shift: float = 0.0, **more: object
+) -> TableSketch:
+    """One day whose means wobble by 0.03 sd; x3 is shifted by `shift` sd."""
+    columns = {f"x{i}": rng.normal(rng.normal(0, 0.03), 1, n) for i in range(FEATURES)}
+    columns["x3"] = columns["x3"] + shift
+    columns["origin"] = rng.choice(np.array(["JFK", "LGA", "EWR"], dtype=object), n)
+    return reference.empty_like().add(columns | more)  # type: ignore[arg-type]
+
+
+def significant_ks(reference: TableSketch, look: Look, n: int) -> bool:
+    """Negative control: whether any feature has a Kolmogorov-Smirnov p-value under .05."""
+    critical = 1.358 * math.sqrt(1 / n + 1 / reference.rows)
+    return any(part.ks is not None and part.ks > critical for part in look.severity.values())
+
+
+def test_quiet_days_stay_quiet_where_ks_alarms_on_most(reference: TableSketch) -> None:
+    rng = np.random.default_rng(1)
+    drift = FeatureDrift(reference)
+    looks = [drift.update(day(reference, rng)) for _ in range(100)]
+    assert not any(look.alarm for look in looks)
+    assert sum(significant_ks(reference, look, 2000) for look in looks) > 50
+
+
+@pytest.mark.parametrize(("shift", "within"), [(0.5, 4), (0.2, 30)])
+def test_a_shift_is_found_and_its_feature_blamed(reference: TableSketch, shift: float, within: int) -> None:
+    rng = np.random.default_rng(2)
+    drift = FeatureDrift(reference)
+    for _ in range(10):
+        assert not drift.update(day(reference, rng)).alarm
+    looks = []
+    while len(looks) < within and not (looks and looks[-1].alarm):
+        looks.append(drift.update(day(reference, rng, shift=shift)))
+    assert looks[-1].alarm, f"not within {within} looks"
+    feature, share = looks[-1].blame[0]
+    assert feature == "x3" and share > 0.9
+    worst = max(looks[-1].severity, key=lambda name: looks[-1].severity[name].psi)
+    assert worst == "x3"
+
+
+def test_a_change_that_stays_alarms_again_and_silence_means_gone(reference: TableSketch) -> None:
+    rng = np.random.default_rng(3)
+    drift = FeatureDrift(reference)
+    during = [drift.update(day(reference, rng, shift=1.0)).alarm for _ in range(10)]
+    after = [drift.update(day(reference, rng)).alarm for _ in range(20)]
+    assert sum(during) > 5 and not any(after[1:])
+
+
+@pytest.mark.parametrize(
+    ("columns", "feature"),
+    [
+        ({"origin": np.array(["JFK"] * 1800 + ["ORD"] * 200, dtype=object)}, "origin"),  # an airport never seen
+        ({"x5": np.full(2000, np.nan)}, "x5"),  # a feed that fell silent
+        ({"x5": np.random.default_rng(9).normal(0, 1, 2000) * 9 / 5 + 32}, "x5"),  # Celsius sent as Fahrenheit
+    ],
+)
+def test_broken_feeds_are_found_at_the_second_look(
+    reference: TableSketch, columns: dict[str, object], feature: str
+) -> None:
+    rng = np.random.default_rng(4)
+    drift = FeatureDrift(reference)
+    drift.update(day(reference, rng))
+    looks = [drift.update(day(reference, rng, **columns)) for _ in range(2)]
+    assert looks[1].alarm and looks[1].blame[0][0] == feature
+    severity = looks[1].severity[feature]
+    assert severity.missing + severity.outside > 0.09
+
+
+def test_a_constant_feature_that_changes_is_found() -> None:
+    reference = TableSketch.fit({"x": np.full(5000, 7.0)})
+    drift = FeatureDrift(reference)
+    looks = [drift.update(reference.empty_like().add({"x": np.full(500, 8.0)})) for _ in range(2)]
+    assert looks[1].alarm
+
+
+def test_fewer_units_than_rows_make_it_slower(reference: TableSketch) -> None:
+    """Rows that depend on each other count as their units: 40 users of 50 rows each."""
+    rng = np.random.default_rng(5)
+    rows, users = FeatureDrift(reference), FeatureDrift(reference)
+    for _ in range(2):
+        batch = day(reference, rng, shift=0.5)
+        by_rows, by_users = rows.update(batch), users.update(batch, units=40)
+    assert by_rows.alarm and not by_users.alarm
+
+
+def test_dependent_rows_keep_the_promise_only_when_units_are_counted() -> None:
+    """Days that move as a whole (weather): with one unit a day it stays quiet, with rows as units it must not."""
+    rng = np.random.default_rng(6)
+    weather = rng.normal(0, 1, 400)
+    reference = TableSketch.fit({"t": np.repeat(weather, 100) + rng.normal(0, 0.2, 40_000)})
+    as_days, as_rows = FeatureDrift(reference), FeatureDrift(reference)
+    alarms = np.zeros(2)
+    for _ in range(150):
+        batch = reference.empty_like().add({"t": rng.normal(0, 1) + rng.normal(0, 0.2, 100)})
+        alarms += (as_days.update(batch, units=1).alarm, as_rows.update(batch).alarm)
+    assert alarms[0] == 0 and alarms[1] > 10
+
+
+def test_false_alarms_stay_under_the_promise_on_the_edge_of_the_tolerance() -> None:
+    rng = np.random.default_rng(7)
+    reference = TableSketch.fit({"c": rng.choice(np.array(["a", "b"], dtype=object), 100_000)})
+    drift, looks, arl = FeatureDrift(reference, tolerance=0.05, arl=50), 3000, 50
+    alarms = 0
+    for _ in range(looks):
+        n_a = int(rng.binomial(50, 0.55))
+        batch = reference.empty_like().add({"c": np.array(["a"] * n_a + ["b"] * (50 - n_a), dtype=object)})
+        alarms += drift.update(batch).alarm
+    assert alarms <= looks / arl
+
+
+def test_it_goes_on_after_a_restart_and_refuses_another_reference(reference: TableSketch) -> None:
+    rng = np.random.default_rng(8)
+    whole, parts = FeatureDrift(reference), FeatureDrift(reference)
+    for _ in range(8):
+        batch = day(reference, rng, n=500, shift=0.4)
+        assert parts.update(batch) == whole.update(batch)
+        state = json.dumps(parts.to_state(), allow_nan=False)
+        parts = FeatureDrift.from_state(json.loads(state), reference)
+    assert len(state) < 12_000 and parts.looks == 8
+    other = TableSketch.fit({"x": np.arange(100.0)})
+    with pytest.raises(NotUnderstood, match="another reference"):
+        FeatureDrift.from_state(json.loads(state), other)
+
+
+def test_batches_that_do_not_fit_are_refused_and_empty_ones_are_no_look(reference: TableSketch) -> None:
+    drift = FeatureDrift(reference)
+    assert drift.update(reference.empty_like()) == Look(False, 0.0) and drift.looks == 0
+    with pytest.raises(NotUnderstood, match="cells of the reference"):
+        drift.update(TableSketch.fit({"x0": np.arange(10.0)}))
+    with pytest.raises(NotUnderstood, match="units"):
+        drift.update(day(reference, np.random.default_rng(0), n=10), units=11)
+
+
+def test_severity_is_zero_for_the_same_and_largest_for_the_disjoint() -> None:
+    same, apart = np.array([10, 20, 30]), np.array([0, 0, 0, 60])
+    assert psi(same, same) == 0 and jensen_shannon(same, same) == 0 and ks(same, same) == 0
+    left = np.append(same, 0)
+    assert jensen_shannon(left, apart) == pytest.approx(1) and ks(left, apart) == pytest.approx(1)
+    assert psi(left, apart) > 5
+    assert ks(same, np.zeros(3)) >= 0 and np.isfinite(psi(same, np.zeros(3)))
