@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from orrery.errors import NotAllowed, NotFound
@@ -325,7 +325,7 @@ def _draft(
     version: int,
     environment: str,
     why: str,
-    data: dict[str, object],
+    data: Mapping[str, object],
     actor: str = ACTOR,
 ) -> Draft:
     return Draft(kind=kind, actor=actor, why=why, model=model.name, version=version, environment=environment, data=data)

@@ -1,0 +1,47 @@
+"""All gates over one candidate."""
+
+from __future__ import annotations
+
+from orrery.gates import quality, segments, serving
+from orrery.gates.verdict import Evidence, Verdict
+
+
+def judge(evidence: Evidence) -> dict[str, Verdict]:
+    """Return the verdict of every gate by name; the candidate passes when none refused.
+
+    The gate of the primary loss must be able to tell: where it is insufficient, it refuses.
+    """
+    spec = evidence.spec
+    verdicts: dict[str, Verdict] = {}
+    if not quality.outputs_finite(evidence.outputs):
+        return {"output": Verdict(verdict="refused", why="Some outputs are not numbers.")}
+    for name, limit in spec.gates.metrics.items():
+        verdicts[name] = quality.judge(name, limit, evidence)
+    for name, found in (
+        ("segments", segments.judge(evidence)),
+        ("latency", serving.latency(evidence) if evidence.latencies is not None else None),
+        ("skew", serving.skew(evidence)),
+        ("row_wise", serving.row_wise(evidence)),
+    ):
+        if found is not None:
+            verdicts[name] = found
+    first = next(iter(spec.gates.metrics))
+    if verdicts[first].verdict == "insufficient":
+        verdicts[first] = Verdict(verdict="refused", why=verdicts[first].why, numbers=verdicts[first].numbers)
+    return verdicts
+
+
+def passed(verdicts: dict[str, Verdict]) -> bool:
+    """Say whether no gate refused."""
+    return all(verdict.verdict != "refused" for verdict in verdicts.values())
+
+
+def in_words(verdicts: dict[str, Verdict]) -> str:
+    """Return the outcome in a sentence or two."""
+    refused = [f"{name}: {verdict.why}" for name, verdict in verdicts.items() if verdict.verdict == "refused"]
+    if refused:
+        return "Refused. " + " ".join(refused)
+    unclear = [name for name, verdict in verdicts.items() if verdict.verdict == "insufficient"]
+    first = next(iter(verdicts.values()))
+    tail = f" Insufficient data: {', '.join(unclear)}." if unclear else ""
+    return f"Passed {sum(v.verdict == 'passed' for v in verdicts.values())} of {len(verdicts)}; {first.why}{tail}"

@@ -1,0 +1,65 @@
+"""What only serving shows: latency, answers from the log that differ from the dataset's, features not row-wise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from orrery.gates.verdict import Evidence, Verdict
+
+SKEW = 1e-6  # two answers to the same row may differ by rounding, not by more
+LEAST = 50
+
+
+def latency(evidence: Evidence) -> Verdict:
+    """Judge the 99th percentile of single rows in the candidate's own process."""
+    if evidence.latencies is None or len(evidence.latencies) < LEAST:
+        return Verdict(verdict="insufficient", why="Too few single rows were timed.")
+    p50, p99 = (float(1000 * np.quantile(evidence.latencies, share)) for share in (0.5, 0.99))
+    limit = evidence.spec.gates.latency.p99_ms
+    why = f"One row takes {p50:.1f} ms, 99 of 100 at most {p99:.1f} ms; the limit is {limit:g} ms."
+    numbers = {"p50_ms": p50, "p99_ms": p99, "limit_ms": limit, "rows": len(evidence.latencies)}
+    return Verdict(verdict="refused" if p99 > limit else "passed", why=why, numbers=numbers)
+
+
+def skew(evidence: Evidence) -> Verdict | None:
+    """Judge whether logged requests are answered as their rows in the dataset are; None where there is no log yet.
+
+    A feature that is made of something known only afterwards looks good on the dataset and is missing in a request:
+    this is where it shows.
+    """
+    if evidence.replayed is None:
+        return None
+    logged, known, absent = evidence.replayed
+    if len(logged) < LEAST:
+        return Verdict(
+            verdict="insufficient",
+            why=f"Only {len(logged)} logged requests have their row in the dataset; {LEAST} asked.",
+        )
+    difference = np.abs(logged - known).max(axis=1)
+    share = float((difference > SKEW).mean())
+    numbers = {"requests": len(logged), "share": share, "mean_difference": float(difference.mean()), "absent": absent}
+    if share > 0.01:
+        cause = f" Requests never bring {', '.join(absent)}, which the features use." if absent else ""
+        return Verdict(
+            verdict="refused",
+            why=f"{share:.0%} of {len(logged)} logged requests are answered otherwise than from the dataset, by "
+            f"{difference.mean():.3g} on average.{cause}",
+            numbers=numbers,
+        )
+    return Verdict(
+        verdict="passed", why=f"{len(logged)} logged requests are answered as from the dataset.", numbers=numbers
+    )
+
+
+def row_wise(evidence: Evidence) -> Verdict | None:
+    """Judge whether the features of a row depend on that row alone, as they must when rows come one by one."""
+    if evidence.row_wise is None:
+        return None
+    if evidence.row_wise > SKEW:
+        return Verdict(
+            verdict="refused",
+            why=f"Features of a row change by up to {evidence.row_wise:.3g} with the rows beside it: serving would differ "
+            "from training. Keep what is learned from many rows in a step named in [pipeline] keep.",
+            numbers={"difference": evidence.row_wise},
+        )
+    return Verdict(verdict="passed", why="Features of a row depend on that row alone.")

@@ -1,0 +1,77 @@
+"""Decay: the loss on matured labels is higher than the champion's was on untouched rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from orrery.monitors.monitor import Finding, Monitor, View
+from orrery.stats import MeanDetector
+from orrery.stats.measure import bound_of, encode, row_losses
+
+LEAST = 20
+
+
+class DecayMonitor(Monitor):
+    """Bets that the mean loss of a look is above what was promised at release, plus the tolerance.
+
+    Null: the expected mean loss of each look's matured labels is at most the champion's on untouched rows (upper end
+    of its interval) plus ``decay_tolerance``. A look is one unit, so its rows may depend on each other in any way.
+    Promise: on average at least ``arl`` looks between two false alarms.
+    """
+
+    name = "decay"
+
+    def __init__(self, detector: MeanDetector, bound: float) -> None:
+        self.detector = detector
+        self.bound = bound
+
+    @classmethod
+    def applies(cls, view: View) -> bool:
+        """Say whether there is a loss to compare with."""
+        return bool(np.isfinite(view.expected_loss))
+
+    @classmethod
+    def resume(cls, view: View, state: dict[str, Any]) -> DecayMonitor:
+        """Return the monitor as it was, or a new one."""
+        bound = bound_of(view.spec.rollout.primary, view.scale)
+        if state:
+            return cls(MeanDetector.from_state(state["detector"]), state["bound"])
+        rules = view.spec.monitors
+        limit = min(view.expected_loss / bound, 0.98)
+        tolerance = min(rules.decay_tolerance / bound, 0.99 - limit)
+        return cls(MeanDetector(limit, tolerance=max(tolerance, 0.0), arl=rules.arl), bound)
+
+    def look(self, view: View) -> Finding:
+        """Take in the mean loss of the labels that matured since the last look."""
+        promise, rows = view.spec.monitors.arl, view.matured
+        if len(rows) < LEAST:
+            why = f"{len(rows)} matured labels say nothing; {LEAST} are asked for."
+            return Finding(
+                alarm=False,
+                calm=True,
+                statistic=self.detector.statistic,
+                promise=promise,
+                why=why,
+                reason="decay",
+                insufficient=True,
+            )
+        primary = view.spec.rollout.primary
+        outputs = np.asarray(rows["output"].to_list(), dtype=np.float64)
+        losses = row_losses(primary, outputs, encode(rows["label"].to_list(), view.classes), cap=self.bound)
+        mean = float(losses.mean())
+        alarm = bool(self.detector.update([mean / self.bound]))
+        words = f"{primary} {mean:.4g} on {len(rows)} matured labels, promised {view.expected_loss:.4g}"
+        return Finding(
+            alarm=alarm,
+            calm=mean <= view.expected_loss + view.spec.monitors.decay_tolerance,
+            statistic=float(self.detector.statistic),
+            promise=promise,
+            why=f"{words}: the model has decayed." if alarm else f"{words}.",
+            reason="decay",
+        )
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what :meth:`resume` needs."""
+        return {"detector": self.detector.to_state(), "bound": self.bound}

@@ -1,0 +1,82 @@
+"""Feature drift: the requests are not like the rows that the champion learned from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from orrery.monitors.monitor import Finding, Monitor, View
+from orrery.stats import FeatureDrift
+
+LEAST = 20  # requests below which a look says nothing
+
+
+class FeatureMonitor(Monitor):
+    """Bets on every feature that its distribution moved by more than the tolerance.
+
+    Null: no feature moved by more than ``tolerance`` in total variation from the champion's newest training rows.
+    Promise: on average at least ``arl`` looks between two false alarms, however the features depend on each other.
+    """
+
+    name = "features"
+
+    def __init__(self, drift: FeatureDrift) -> None:
+        self.drift = drift
+
+    @classmethod
+    def applies(cls, view: View) -> bool:
+        """Say whether there is a feature to watch."""
+        return bool(view.reference.features)
+
+    @classmethod
+    def resume(cls, view: View, state: dict[str, Any]) -> FeatureMonitor:
+        """Return the monitor as it was, or a new one."""
+        if state:
+            return cls(FeatureDrift.from_state(state, view.reference))
+        rules = view.spec.monitors
+        return cls(FeatureDrift(view.reference, tolerance=rules.tolerance, arl=rules.arl))
+
+    def look(self, view: View) -> Finding:
+        """Compare this look's requests with the reference."""
+        promise = view.spec.monitors.arl
+        if len(view.requests) < LEAST:
+            why = f"{len(view.requests)} requests say nothing; {LEAST} are asked for."
+            return Finding(alarm=False, calm=True, statistic=0.0, promise=promise, why=why, insufficient=True)
+        batch = view.reference.empty_like().add(columns_of(view.requests, list(view.reference.features)))
+        look = self.drift.update(batch)
+        blame = [(name, round(float(share), 4)) for name, share in look.blame[:5]]
+        severity = {name: round(float(one.psi), 4) for name, one in look.severity.items()}
+        worst = ", ".join(f"{name} ({share:.0%} of the evidence)" for name, share in blame[:3])
+        why = (
+            f"The requests are no longer like the training data: {worst}."
+            if look.alarm
+            else f"The requests are like the training data; evidence {look.statistic:.3g} of {promise}."
+        )
+        return Finding(
+            alarm=look.alarm,
+            calm=look.statistic < 1,
+            statistic=float(look.statistic),
+            promise=promise,
+            why=why,
+            blame=blame,
+            severity=severity,
+        )
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what :meth:`resume` needs."""
+        return self.drift.to_state()
+
+
+def columns_of(frame: pl.DataFrame, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return columns as the sketches read them; a column that is not there is all missing."""
+    columns: dict[str, np.ndarray[Any, Any]] = {}
+    for name in names:
+        if name not in frame.columns:
+            columns[name] = np.full(len(frame), np.nan)
+        elif frame[name].dtype.is_numeric() or frame[name].dtype == pl.Boolean:
+            columns[name] = frame[name].cast(pl.Float64).to_numpy()
+        else:
+            columns[name] = frame[name].cast(pl.String).to_numpy().astype(object)
+    return columns

@@ -1,0 +1,92 @@
+"""What a monitor is: it takes in one look at production after the other and says when something changed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import msgspec
+import polars as pl
+
+from orrery.spec import Spec
+from orrery.stats import TableSketch
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What a monitor is shown at one look.
+
+    Parameters
+    ----------
+    spec : the policy in force.
+    requests : the champion's requests since the last look, with their raw columns.
+    matured : the champion's predictions whose labels became final since: ``output`` (list), ``label``, ``at``.
+    classes : of the model, in the order of its outputs; empty for regression.
+    reference : sketch of the newest rows that the champion learned from.
+    expected_loss : the champion's mean primary loss on untouched rows, an upper bound of it.
+    scale : largest error that counts, for regressions.
+    """
+
+    spec: Spec
+    requests: pl.DataFrame
+    matured: pl.DataFrame
+    classes: list[Any]
+    reference: TableSketch
+    expected_loss: float
+    scale: float = 1.0
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a monitor found at one look.
+
+    Parameters
+    ----------
+    alarm : whether its promise lets it say that something changed.
+    calm : whether this look by itself is within the tolerance.
+    statistic : evidence now; it alarms when this reaches the promised run length.
+    promise : mean number of looks between two false alarms, at least.
+    why : a sentence with the numbers.
+    reason : which trigger it pulls: drift or decay.
+    answer : the kind of change that is tried first.
+    insufficient : whether there was too little to say anything.
+    blame : features and their share of the evidence.
+    severity : of each feature, for the eye; never the alarm.
+    """
+
+    alarm: bool
+    calm: bool
+    statistic: float
+    promise: int
+    why: str
+    reason: str = "drift"
+    answer: str = "refresh"
+    insufficient: bool = False
+    blame: list[tuple[str, float]] = []
+    severity: dict[str, float] = {}
+
+
+class Monitor(ABC):
+    """One monitor of one model in one environment.
+
+    It is made anew when the champion changes. Its state is a few kilobytes of JSON: ``Monitor.resume(view, state)``
+    continues it in another process, and yields the same findings.
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def applies(cls, view: View) -> bool:
+        """Say whether there is anything to watch for a model of this kind."""
+
+    @classmethod
+    @abstractmethod
+    def resume(cls, view: View, state: dict[str, Any]) -> Monitor:
+        """Return the monitor as it was, or a new one if the state is empty."""
+
+    @abstractmethod
+    def look(self, view: View) -> Finding:
+        """Take in one look."""
+
+    @abstractmethod
+    def to_state(self) -> dict[str, Any]:
+        """Return what :meth:`resume` needs."""

@@ -1,0 +1,124 @@
+"""A model's outputs against labels: the loss of each row, and metrics over many, by the names a project file uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orrery.errors import NotUnderstood
+from orrery.stats.losses import absolute_error, brier, log_loss, squared_error, zero_one
+
+FloatArray = npt.NDArray[np.float64]
+
+CLIP = 0.01
+"""Smallest probability believed in a decision: the logarithmic loss of a row is then at most 4.6 nats."""
+
+
+def encode(labels: Sequence[Any], classes: Sequence[Any]) -> FloatArray:
+    """Return labels as numbers: class numbers where there are classes, else the values themselves.
+
+    Parameters
+    ----------
+    labels : as they came: numbers, words, booleans.
+    classes : in the order of the model's outputs; empty for regression.
+
+    Raises
+    ------
+    NotUnderstood
+        If a label is none of the classes or no number.
+
+    Examples
+    --------
+    >>> encode(["no", "yes"], ["no", "yes"]).tolist(), encode([True, False, 1], [0, 1]).tolist()
+    ([0.0, 1.0], [1.0, 0.0, 1.0])
+    """
+    try:
+        if not len(classes):
+            return np.asarray(labels, dtype=np.float64)
+        numbers = {_plain(one): number for number, one in enumerate(classes)}
+        return np.asarray([numbers[_plain(label)] for label in labels], dtype=np.float64)
+    except KeyError as error:
+        raise NotUnderstood(f"The label {error.args[0]!r} is none of {list(classes)}.") from None
+    except (TypeError, ValueError):
+        raise NotUnderstood("A label is not a number.", todo="Give numbers for a regression.") from None
+
+
+def row_losses(name: str, outputs: FloatArray, labels: FloatArray, *, cap: float = math.inf) -> FloatArray:
+    """Return the loss of each row, shape (rows,).
+
+    Parameters
+    ----------
+    name : log_loss, brier, zero_one, absolute_error or squared_error.
+    outputs : shape (rows, k): probability of class 1 (k = 1), of each class, or the predicted value (k = 1).
+    labels : of :func:`encode`, shape (rows,).
+    cap : largest loss of a row, in the unit of the loss; a decision needs one.
+    """
+    flat = outputs[:, 0] if outputs.shape[1] == 1 else outputs
+    if name == "log_loss":
+        return log_loss(flat, labels, clip=max(math.exp(-cap), 1e-15) if cap < math.inf else 1e-15)
+    if name == "brier":
+        return brier(flat, labels)
+    if name == "zero_one":
+        classes = (flat >= 0.5).astype(np.float64) if flat.ndim == 1 else flat.argmax(axis=1).astype(np.float64)
+        return zero_one(classes, labels)
+    loss = {"absolute_error": absolute_error, "squared_error": squared_error}[name]
+    return np.minimum(loss(flat, labels), cap)
+
+
+def bound_of(name: str, scale: float = 1.0) -> float:
+    """Return the largest loss of a row that a decision counts.
+
+    Parameters
+    ----------
+    name : of the loss.
+    scale : for errors of a regression: the largest error that counts, in the unit of the loss.
+    """
+    return {"log_loss": -math.log(CLIP), "brier": 1.0, "zero_one": 1.0}.get(name, scale)
+
+
+def metric(name: str, outputs: FloatArray, labels: FloatArray) -> float:
+    """Return a metric over all rows; nan where it is undefined (no rows, or one class only for the area).
+
+    Examples
+    --------
+    >>> metric("auc", np.array([[0.1], [0.4], [0.8]]), np.array([0.0, 0.0, 1.0]))
+    1.0
+    """
+    if len(labels) == 0:
+        return math.nan
+    if name == "accuracy":
+        return 1.0 - float(row_losses("zero_one", outputs, labels).mean())
+    if name == "auc":
+        return _area(outputs[:, 0], labels)
+    if name == "r2":
+        spread = float(((labels - labels.mean()) ** 2).sum())
+        return 1.0 - float(((outputs[:, 0] - labels) ** 2).sum()) / spread if spread else math.nan
+    return float(row_losses(name, outputs, labels).mean())
+
+
+def higher_is_better(name: str) -> bool:
+    """Say which way a metric is good."""
+    return name in ("accuracy", "auc", "r2")
+
+
+def _area(scores: FloatArray, labels: FloatArray) -> float:
+    from scipy.stats import rankdata
+
+    positive = labels == 1
+    n, m = int(positive.sum()), int((~positive).sum())
+    if not n or not m:
+        return math.nan
+    ranks: npt.NDArray[np.float64] = rankdata(scores)
+    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (bool, np.bool_)):
+        return int(value)
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return int(value)
+    return value.item() if isinstance(value, np.generic) else value
