@@ -102,7 +102,7 @@ def days(n: int, seed: int, shift: float = 0.0, wobble: float = 0.0) -> list[tup
 def test_calibration_is_quiet_on_true_probabilities_though_days_differ() -> None:
     quiet = days(600, seed=4, wobble=0.06)
     detector = CalibrationDrift(tolerance=0.02, arl=100)
-    assert sum(detector.update(p, y) for p, y in quiet) <= 6
+    assert sum(detector.update(p, y) for p, y in quiet) <= 1  # 6 are promised at most
     # negative control: a z-test of each day that takes its rows for independent
     z = [(y - p).sum() / math.sqrt((p * (1 - p)).sum()) for p, y in quiet]
     assert np.mean(np.abs(z) > 1.96) > 0.3
