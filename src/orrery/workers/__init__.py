@@ -1,0 +1,1 @@
+"""Who does the work: leases on actions, contained processes for the project's code, and the supervisor."""
