@@ -174,6 +174,11 @@ class Lake:
             raise NotFound(f"{name} has no version {version}.", todo=f"It has 1 to {len(versions)}.")
         return versions[version - 1]
 
+    def committed(self, name: str, key: str, *, folder: str = "datasets") -> DatasetVersion | None:
+        """Return the version that an append with this key became, None if there was none."""
+        number = self.table(folder, name).version(_application(key))
+        return None if number is None else self._known(folder, name)[number - 1]
+
     def versions(self, name: str, *, folder: str = "datasets") -> list[DatasetVersion]:
         """Return all versions of a dataset, oldest first.
 
