@@ -76,8 +76,8 @@ class Cache:
         try:
             with open(path, "rb") as file:
                 content = file.read()
-        except FileNotFoundError:
-            return None
+        except OSError:
+            return None  # not there, or not readable, which comes to the same
         body = content[DIGEST_LENGTH + 1 :]
         if content[:DIGEST_LENGTH] != digest(body).encode():
             _remove(path)
@@ -106,7 +106,7 @@ class Cache:
             try:
                 with open(_place(self._values, record.value), "rb") as file:
                     data = file.read()
-            except FileNotFoundError:
+            except OSError:
                 raise NotFound(f"The cached result of {record.step} is gone.") from None
         if digest(record.kind, data) != record.value:
             raise Damaged(f"The cached result of {record.step} is damaged.", safe="It is not used.")
@@ -134,7 +134,7 @@ class Cache:
         try:
             with open(f"{self.folder}/latest.json", "rb") as file:
                 found = json.load(file)
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return {}  # a torn file costs a worse wording
         return found if isinstance(found, dict) else {}
 
@@ -157,14 +157,14 @@ class Cache:
                 break
             _remove(path)
             left -= status.st_size
-        for file in (self.folder / "tmp").glob("*"):
-            if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
-                _remove(str(file))
+        for path, status in self._entries("tmp"):
+            if time.time() - status.st_mtime > _ABANDONED_SECONDS:
+                _remove(path)
         return before - left
 
-    def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
-        for top in (self._records, self._values):
-            for folder, _, names in os.walk(top):
+    def _entries(self, *tops: str) -> Iterator[tuple[str, os.stat_result]]:
+        for top in tops or ("records", "values"):
+            for folder, _, names in os.walk(self.folder / top):
                 for name in names:
                     path = f"{folder}/{name}"
                     try:
@@ -201,10 +201,10 @@ def _place(top: str, name: str) -> str:
 
 def _touch(path: str) -> None:
     # Pruned meanwhile: whoever needs it computes it again. Read-only: no use to record.
-    with contextlib.suppress(FileNotFoundError, PermissionError):
+    with contextlib.suppress(OSError):
         os.utime(path)
 
 
 def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):  # somebody else was faster
+    with contextlib.suppress(OSError):  # somebody else was faster, or the folder is read-only
         os.unlink(path)

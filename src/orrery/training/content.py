@@ -20,7 +20,7 @@ _ATOMS = (type(None), bool, int, float, complex, str, bytes, datetime.date, date
 
 
 def file_digest(path: str | Path, pattern: str = "*") -> str | None:
-    """Digest of a file's bytes, or of the names and bytes of a folder's files but hidden ones; None if there is none."""
+    """Digest of a file's bytes, or of the names and bytes of a folder's files (no hidden ones); None if none."""
     try:
         if os.path.isdir(path):
             parts: list[str] = []
@@ -68,10 +68,13 @@ def content_digest(value: Any, code: Code) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in few characters, for reasons and pages.
+    """A value in few characters, for reasons and pages; empty for all but plain values and lists of them.
 
-    >>> shown(6), shown(list(range(100)))
-    ('6', '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1...')
+    What it gives is the same in every process: no order of sets, no addresses.
+
+    >>> shown(6), shown(list(range(100))), shown({3})
+    ('6', '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1...', '')
     """
-    text = repr(value) if isinstance(value, (*_ATOMS, list, tuple, dict, set, frozenset, PurePath)) else ""
+    plain = all(type(each) in _ATOMS for each in (value if type(value) in (list, tuple) else [value]))
+    text = repr(value) if plain else ""
     return text if len(text) <= 40 else f"{text[:36]}..."

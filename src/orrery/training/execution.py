@@ -86,6 +86,7 @@ class Execution:
         self._latest = self.cache.latest()
         self._made_of: dict[str, dict[str, str]] = {}
         self._lost: dict[str, str] = {}
+        self._unusable: set[str] = set()
         self._values: dict[str, Any] = {}
         self._records: dict[str, Record] = {}
         self._reports: dict[str, StepReport] = {}
@@ -187,6 +188,8 @@ class Execution:
         return parts
 
     def _find(self, step: Step, key: str) -> Record | None:
+        if key in self._unusable:
+            return None
         try:
             found = self.cache.find(key)
         except Damaged:
@@ -282,6 +285,7 @@ class Execution:
                 self._records[name] = record
                 return value
             self.cache.forget(record)
+            self._unusable.add(record.key)  # also when it cannot be removed
         # It will be computed again, perhaps to another result: nothing that was decided after it stands.
         for later in self._names[self._names.index(name) :]:
             self._reports.pop(later, None)

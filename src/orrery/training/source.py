@@ -89,7 +89,8 @@ class Source:
             names.update(
                 symbol.get_name()
                 for symbol in table.get_symbols()
-                if symbol.is_referenced() and (in_class or symbol.is_global())
+                # `global COUNT; COUNT += 1` only assigns, for the compiler; the old value matters all the same.
+                if symbol.is_declared_global() or (symbol.is_referenced() and (in_class or symbol.is_global()))
             )
             pending.extend(table.get_children())
         return names
@@ -139,21 +140,25 @@ def normal_form(node: ast.AST, *, without_defaults: bool = False) -> str:
     return ast.dump(node)
 
 
+def _chain(node: ast.Attribute) -> tuple[str, tuple[str, ...]]:
+    """``a.b.c`` as ``a`` and ``(b, c)``; an empty base for attributes of anything but a name."""
+    chain, part = [node.attr], node.value
+    while isinstance(part, ast.Attribute):
+        chain.append(part.attr)
+        part = part.value
+    return (part.id if isinstance(part, ast.Name) else ""), tuple(reversed(chain))
+
+
 def attributes(node: ast.AST, name: str) -> set[tuple[str, ...]]:
     """The attribute chains that follow `name`: ``{("a", "b")}`` for ``name.a.b``; ``()`` where it stands alone."""
     chains: set[tuple[str, ...]] = set()
     inside: set[int] = set()
     for outer in ast.walk(node):
         if isinstance(outer, ast.Attribute) and id(outer) not in inside:
-            chain, part = [outer.attr], outer.value
-            while isinstance(part, ast.Attribute):
-                inside.add(id(part))
-                chain.append(part.attr)
-                part = part.value
-            if isinstance(part, ast.Name):
-                inside.add(id(part))
-                if part.id == name:
-                    chains.add(tuple(reversed(chain)))
+            inside.update(id(part) for part in ast.walk(outer) if _chain(outer)[0])
+            base, chain = _chain(outer)
+            if base == name:
+                chains.add(chain)
     if any(isinstance(i, ast.Name) and i.id == name and id(i) not in inside for i in ast.walk(node)):
         chains.add(())
     return chains
@@ -205,8 +210,8 @@ def dynamic(node: ast.AST, real_name: Callable[[str], str]) -> set[str]:
         if isinstance(inner, ast.Name):
             text = imported.get(inner.id) or real_name(inner.id)
         elif isinstance(inner, ast.Attribute):
-            base, dot, rest = ast.unparse(inner).partition(".")
-            text = f"{imported.get(base) or real_name(base)}{dot}{rest}" if base.isidentifier() else ""
+            base, chain = _chain(inner)
+            text = ".".join([imported.get(base) or real_name(base), *chain]) if base else ""
         else:
             continue
         seeded = text.rpartition(".")[2] in _SEEDED and id(inner) in with_arguments
