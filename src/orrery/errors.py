@@ -53,6 +53,10 @@ class Conflict(NotAllowed):
 class ProjectFailed(OrreryError):
     """The project's own code failed."""
 
+    def __init__(self, what: str = "", *, output: str = "", safe: str = "", todo: str = "") -> None:
+        super().__init__(what, safe=safe, todo=todo)
+        self.output = output
+
 
 class Damaged(OrreryError):
     """Stored data is not what was written."""

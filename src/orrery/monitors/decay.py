@@ -41,7 +41,8 @@ class DecayMonitor(Monitor):
         rules = view.spec.monitors
         limit = min(view.expected_loss / bound, 0.98)
         tolerance = min(rules.decay_tolerance / bound, 0.99 - limit)
-        return cls(MeanDetector(limit, tolerance=max(tolerance, 0.0), arl=rules.arl), bound)
+        detector = MeanDetector(limit, tolerance=max(tolerance, 0.0), arl=rules.arl, n_bets=4, smallest_bet=0.3)
+        return cls(detector, bound)  # few units, each the mean of many rows: small bets only delay
 
     def look(self, view: View) -> Finding:
         """Take in the mean loss of the labels that matured since the last look."""

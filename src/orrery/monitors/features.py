@@ -11,6 +11,7 @@ from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.stats import FeatureDrift
 
 LEAST = 20  # requests below which a look says nothing
+SEVERE = 0.2  # the customary limit of the population stability index; used to see that a cause is gone, never to alarm
 
 
 class FeatureMonitor(Monitor):
@@ -45,7 +46,7 @@ class FeatureMonitor(Monitor):
             why = f"{len(view.requests)} requests say nothing; {LEAST} are asked for."
             return Finding(alarm=False, calm=True, statistic=0.0, promise=promise, why=why, insufficient=True)
         batch = view.reference.empty_like().add(columns_of(view.requests, list(view.reference.features)))
-        look = self.drift.update(batch)
+        look = self.drift.update(batch, units=_units(view))
         blame = [(name, round(float(share), 4)) for name, share in look.blame[:5]]
         severity = {name: round(float(one.psi), 4) for name, one in look.severity.items()}
         worst = ", ".join(f"{name} ({share:.0%} of the evidence)" for name, share in blame[:3])
@@ -56,7 +57,7 @@ class FeatureMonitor(Monitor):
         )
         return Finding(
             alarm=look.alarm,
-            calm=look.statistic < 1,
+            calm=not look.alarm and max(severity.values(), default=0.0) < SEVERE,
             statistic=float(look.statistic),
             promise=promise,
             why=why,
@@ -67,6 +68,16 @@ class FeatureMonitor(Monitor):
     def to_state(self) -> dict[str, Any]:
         """Return what :meth:`resume` needs."""
         return self.drift.to_state()
+
+
+def _units(view: View) -> float:
+    """Return how many independent units the requests of a look are: rows of one day share its weather."""
+    unit, requests = view.spec.rollout.unit, view.requests
+    if unit == "row":
+        return float(len(requests))
+    if unit in ("day", "hour"):
+        return float(requests["_at"].dt.truncate("1d" if unit == "day" else "1h").n_unique())
+    return float(requests[unit].n_unique()) if unit in requests.columns else float(len(requests))
 
 
 def columns_of(frame: pl.DataFrame, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:

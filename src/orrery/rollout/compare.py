@@ -25,7 +25,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     effect : mean of champion's loss minus challenger's (positive: the challenger is better), with its interval.
     evidence : e-value for the challenger; ``counter`` against it.
     decision : promote, abort or undecided.
-    guardrails : for each guardrail the mean by which the challenger's loss is higher.
+    guardrails : for each guardrail the evidence that the challenger's loss is higher by less than its margin.
     state : to go on from at the next look.
     """
 
@@ -66,16 +66,21 @@ def look(
     )
     blocks: dict[str, list[float]] = {key: list(sums) for key, sums in state.get("blocks", {}).items()}
     rows = int(state.get("rows", 0)) + len(pairs)
-    rails: dict[str, list[float]] = {key: list(sums) for key, sums in state.get("rails", {}).items()}
+    rails = {
+        name: PairedTest.from_state(state["rails"][name])
+        if name in state.get("rails", {})
+        else PairedTest("loss", margin, spec.rollout.alpha, bound_of(name, scale))
+        for name, margin in spec.rollout.guardrails.items()
+    }
     if len(pairs):
         labels = encode(pairs["label"].to_list(), classes)
         sides = [np.asarray(pairs[side].to_list(), dtype=np.float64) for side in ("champion", "challenger")]
         champion, challenger = (row_losses(primary, side, labels, cap=bound) for side in sides)
         for name in spec.rollout.guardrails:
             cap = bound_of(name, scale)
-            worse = row_losses(name, sides[1], labels, cap=cap) - row_losses(name, sides[0], labels, cap=cap)
-            total = rails.setdefault(name, [0.0, 0.0])
-            total[0], total[1] = total[0] + float(worse.sum()), total[1] + len(worse)
+            better = row_losses(name, sides[0], labels, cap=cap) - row_losses(name, sides[1], labels, cap=cap)
+            units = _units(pairs, spec.rollout.unit) if not by_row else []
+            rails[name].update(_means(units, better) if units else better)
         if by_row:
             test.update(champion - challenger)
         else:
@@ -85,10 +90,12 @@ def look(
         if closed:
             test.update([blocks[key][0] / blocks[key][1] for key in closed])
         blocks = {key: sums for key, sums in blocks.items() if key not in closed}
-    guardrails = {name: total / n for name, (total, n) in rails.items()}
+    guardrails = {name: min(rail.evidence, 1e12) for name, rail in rails.items()}
     decision: str = test.decision
-    if decision == "promote" and any(guardrails[name] > spec.rollout.guardrails[name] for name in guardrails):
-        decision = "undecided"  # better on the primary loss, worse than a guardrail allows
+    if decision == "promote" and any(rail.decision != "promote" for rail in rails.values()):
+        decision = "undecided"  # better on the primary loss, not yet shown to keep every guardrail
+    if any(rail.decision == "abort" for rail in rails.values()):
+        decision = "abort"
     interval = test.interval() if test.n else None
     return Comparison(
         n=test.n,
@@ -99,7 +106,12 @@ def look(
         counter=min(test.counter_evidence, 1e12),
         decision=decision,
         guardrails=guardrails,
-        state={"test": test.to_state(), "blocks": blocks, "rows": rows, "rails": rails},
+        state={
+            "test": test.to_state(),
+            "blocks": blocks,
+            "rows": rows,
+            "rails": {name: rail.to_state() for name, rail in rails.items()},
+        },
     )
 
 
@@ -115,6 +127,13 @@ def _collect(blocks: dict[str, list[float]], units: list[str], differences: np.n
         sums = blocks.setdefault(unit, [0.0, 0.0])
         sums[0] += difference
         sums[1] += 1
+
+
+def _means(units: list[str], differences: np.ndarray[Any, Any]) -> list[float]:
+    """Return the mean of each unit that occurs in this look."""
+    sums: dict[str, list[float]] = {}
+    _collect(sums, units, differences)
+    return [total / n for total, n in sums.values()]
 
 
 def _over(unit: str, spec: Spec, until: datetime) -> bool:

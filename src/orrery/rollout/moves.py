@@ -328,4 +328,6 @@ def _draft(
     data: Mapping[str, object],
     actor: str = ACTOR,
 ) -> Draft:
-    return Draft(kind=kind, actor=actor, why=why, model=model.name, version=version, environment=environment, data=data)
+    return Draft(
+        kind=kind, actor=actor, why=why, model=model.name, version=version, environment=environment, data=dict(data)
+    )

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from orrery.errors import NotUnderstood
+from orrery.stats.checks import FloatArray
 from orrery.stats.losses import absolute_error, brier, log_loss, squared_error, zero_one
-
-FloatArray = npt.NDArray[np.float64]
 
 CLIP = 0.01
 """Smallest probability believed in a decision: the logarithmic loss of a row is then at most 4.6 nats."""
@@ -65,8 +64,7 @@ def row_losses(name: str, outputs: FloatArray, labels: FloatArray, *, cap: float
     if name == "zero_one":
         classes = (flat >= 0.5).astype(np.float64) if flat.ndim == 1 else flat.argmax(axis=1).astype(np.float64)
         return zero_one(classes, labels)
-    loss = {"absolute_error": absolute_error, "squared_error": squared_error}[name]
-    return np.minimum(loss(flat, labels), cap)
+    return absolute_error(flat, labels, cap) if name == "absolute_error" else squared_error(flat, labels, cap)
 
 
 def bound_of(name: str, scale: float = 1.0) -> float:

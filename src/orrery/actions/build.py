@@ -1,0 +1,62 @@
+"""Build and test a commit."""
+
+from __future__ import annotations
+
+from orrery.actions.desk import Desk, limits_of
+from orrery.build.suite import run_tests
+from orrery.errors import ProjectFailed
+from orrery.timeline.event import Draft
+from orrery.timeline.state import ModelState
+from orrery.workers.action import Action
+
+
+def build(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
+    """Lock the environment of a commit."""
+    commit = action.args["commit"]
+    environment = desk.environment(desk.checkout(model.name, commit))
+    how = "cached" if environment.cached else f"{environment.seconds:.1f} s"
+    return [
+        Draft(
+            id=action.event_id(),
+            kind="built",
+            actor="orrery/build",
+            why=f"The environment is locked: {environment.packages} packages, {how}.",
+            model=model.name,
+            data={
+                "commit": commit,
+                "lock": environment.digest,
+                "python": str(environment.python),
+                "packages": environment.packages,
+                "seconds": round(environment.seconds, 3),
+                "cached": environment.cached,
+            },
+        )
+    ]
+
+
+def test(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
+    """Run the project's tests in an environment."""
+    commit = action.args["commit"]
+    spec = model.spec_of(commit)
+    checkout = desk.checkout(model.name, commit)
+    environment = desk.environment(checkout)
+    report = run_tests(checkout, environment, limits_of(spec, spec.resources.tests_wall), action.environment)
+    if not report.ok:
+        raise ProjectFailed(report.reason, output=report.output)
+    words = f"{report.passed} passed, {report.seconds:.1f} s" if report.passed else report.reason
+    return [
+        Draft(
+            id=action.event_id(),
+            kind="tested",
+            actor="orrery/build",
+            why=f"Tests: {words}.",
+            model=model.name,
+            environment=action.environment,
+            data={
+                "commit": commit,
+                "passed": report.passed,
+                "seconds": round(report.seconds, 3),
+                "output": report.output[-4000:],
+            },
+        )
+    ]

@@ -1,0 +1,139 @@
+"""What a worker has at hand: the opened orrery, the registry, the repositories, and folders by purpose."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from orrery.app import Orrery
+from orrery.build.environment import Environment, lock
+from orrery.errors import NotFound
+from orrery.pipeline.client import ModelProcess
+from orrery.spec import Spec
+from orrery.timeline.event import Draft
+from orrery.timeline.state import Commit, ModelState, Version
+from orrery.types import digest, parse_duration
+from orrery.workers.action import Action
+from orrery.workers.contained import Limits
+
+if TYPE_CHECKING:
+    from orrery.registry.versions import Registry
+    from orrery.source.git import Source
+
+
+class Desk:
+    """The means of a worker.
+
+    Parameters
+    ----------
+    orrery : the opened orrery.
+    """
+
+    def __init__(self, orrery: Orrery) -> None:
+        self.orrery = orrery
+        self.settings = orrery.settings
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The model registry; importing it takes seconds, so only those who register do."""
+        from orrery.registry.versions import Registry
+
+        return Registry(self.settings, self.orrery.timeline)
+
+    @cached_property
+    def source(self) -> Source:
+        """The git repositories."""
+        from orrery.source.git import Source
+
+        return Source(self.settings)
+
+    def checkout(self, model: str, commit: str) -> Path:
+        """Return the folder with a commit's files."""
+        return self.source.checkout(model, commit)
+
+    def environment(self, checkout: Path) -> Environment:
+        """Return the locked environment of a checkout, made if it is not there."""
+        return lock(checkout, self.settings.folder("environments"))
+
+    def python_of(self, commit: Commit) -> str:
+        """Return the interpreter that a commit was built with."""
+        assert commit.built is not None
+        return str(commit.built["python"])
+
+    def artifact(self, version: Version) -> Path:
+        """Return the folder of a version's artifact.
+
+        Raises
+        ------
+        NotFound
+            If the version was deleted.
+        """
+        folder = self.settings.home / version.facts["artifact"]
+        if version.deleted or not folder.is_dir():
+            raise NotFound(f"The artifact of version {version.number} is gone.")
+        return folder
+
+    def evidence(self, model: str, run: str) -> Path:
+        """Return the folder of what a training left for the gates."""
+        return self.settings.folder("evidence") / model / run
+
+    def model_process(self, model: ModelState, version: Version, which: str = "model") -> ModelProcess:
+        """Start a version in a process of its own."""
+        python = self.python_of(model.commits[version.commit])
+        argv = [python, "-m", "orrery.pipeline.host", str(self.artifact(version)), "--which", which]
+        return ModelProcess(argv)
+
+    def keep(self, value: Any) -> str:
+        """Store a value by its content and return its digest."""
+        body = msgspec.msgpack.encode(value)
+        name = digest(body)
+        path = self.settings.folder("kept") / name
+        if not path.exists():
+            fresh = path.with_suffix(".new")
+            fresh.write_bytes(body)
+            fresh.replace(path)
+        return name
+
+    def kept(self, name: str) -> Any:
+        """Return a value that was stored by :meth:`keep`."""
+        return msgspec.msgpack.decode((self.settings.folder("kept") / name).read_bytes())
+
+
+def limits_of(spec: Spec, wall: str) -> Limits:
+    """Return what the project's own code may use."""
+    return Limits(memory_bytes=int(spec.resources.memory_gb * 2**30), wall_seconds=parse_duration(wall).total_seconds())
+
+
+def failure(action: Action, stage: str, error: str, *, owner: str, output: str = "", final: bool = True) -> list[Draft]:
+    """Return the events of a step that failed for good: the failure, and an issue to the owner."""
+    facts = {"stage": stage, "error": error, "output": output[-4000:], "final": final, **action.args}
+    failed = Draft(
+        id=action.event_id("failed"),
+        kind="failed",
+        actor=f"orrery/{stage}",
+        why=f"{stage.capitalize()} failed: {error}",
+        model=action.model,
+        version=action.version,
+        environment=action.environment,
+        data=facts,
+    )
+    issue = Draft(
+        id=action.event_id("issue"),
+        kind="issue_opened",
+        actor=f"orrery/{stage}",
+        why=failed.why,
+        model=action.model,
+        version=action.version,
+        environment=action.environment,
+        data={"issue": digest(action.key)[:12], "title": failed.why, "owner": owner},
+    )
+    return [failed, issue]
+
+
+def owner_of(model: ModelState, commit: str = "") -> str:
+    """Return who gets the issues of a model: its owner, else the author of the commit."""
+    found = model.commits.get(commit) or next(reversed(model.commits.values()), None)
+    return str(found.spec["model"].get("owner") or found.author) if found else ""

@@ -1,0 +1,148 @@
+"""Judge a version: gather the evidence, let the gates look at it, write the verdicts down."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from orrery.actions.desk import Desk, owner_of
+from orrery.data.predictions import matured
+from orrery.gates.judge import in_words, judge, passed
+from orrery.gates.verdict import Evidence
+from orrery.pipeline.artifact import read_manifest
+from orrery.pipeline.client import ModelProcess
+from orrery.stats.checks import FloatArray
+from orrery.stats.measure import encode
+from orrery.timeline.event import Draft
+from orrery.timeline.state import ModelState, Version
+from orrery.types import PRODUCTION, digest, parse_duration, parse_instant
+from orrery.workers.action import Action
+
+TIMED_ROWS = 200
+REPLAYED_DAYS = 14
+REPLAYED_ROWS = 500
+
+
+def gate(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
+    """Judge the version of an action."""
+    version = model.versions[action.version or 0]
+    spec = model.spec_of(version.commit)
+    folder = desk.evidence(model.name, version.run)
+    rows = pl.read_parquet(folder / "holdout.parquet")
+    manifest = read_manifest(desk.artifact(version))
+    champion = model.champion()
+    latencies, replayed = None, None
+    if version.change != "repair":
+        with desk.model_process(model, version, "probe") as process:
+            latencies = _timed(process, rows)
+            replayed = _replayed(desk, model, version, process, rows) if champion else None
+    evidence = Evidence(
+        spec=spec,
+        rows=rows,
+        labels=encode(rows[spec.model.target].to_list(), manifest.classes),
+        outputs=np.load(folder / "probe_output.npy"),
+        champion=_champion_outputs(desk, model, version, rows) if champion else None,
+        champion_name=f"version {champion.number}" if champion else "champion",
+        blocks=_blocks(rows, spec.model.time),
+        latencies=latencies,
+        replayed=replayed,
+        row_wise=version.facts.get("row_wise"),
+    )
+    verdicts = judge(evidence)
+    ok = passed(verdicts)
+    why = in_words(verdicts)
+    drafts = [
+        Draft(
+            id=action.event_id(),
+            kind="gated",
+            actor="orrery/gates",
+            why=why,
+            model=model.name,
+            version=version.number,
+            data={"passed": ok, "gates": {name: msgspec.to_builtins(one) for name, one in verdicts.items()}},
+        )
+    ]
+    if not ok:
+        owner = owner_of(model, version.commit)
+        title = f"The gates refused version {version.number}. {why}"
+        facts = {"issue": digest(action.key)[:12], "title": title, "owner": owner}
+        drafts.append(
+            Draft(
+                id=action.event_id("issue"),
+                kind="issue_opened",
+                actor="orrery/gates",
+                why=title,
+                model=model.name,
+                version=version.number,
+                data=facts,
+            )
+        )
+    return drafts
+
+
+def _champion_outputs(desk: Desk, model: ModelState, version: Version, rows: pl.DataFrame) -> FloatArray | None:
+    """Return the champion's outputs on rows that it has not seen either; None where there is no such model of it."""
+    champion = model.champion()
+    assert champion is not None
+    ready = desk.evidence(model.name, version.run) / "champion_output.npy"
+    if ready.exists():
+        made: FloatArray = np.load(ready)
+        return made
+    time_column = model.spec_of(version.commit).model.time
+    which = "probe"
+    until = champion.facts.get("trained_until")
+    if time_column and until and time_column in rows.columns and rows[time_column].dtype.is_temporal():
+        first: Any = rows[time_column].min()
+        which = "model" if parse_instant(until) < parse_instant(first) else "probe"
+    with desk.model_process(model, champion, which) as process:
+        return process.predict(rows)
+
+
+def _timed(process: ModelProcess, rows: pl.DataFrame) -> FloatArray:
+    """Time single rows; the first ones warm the process up."""
+    taken = []
+    for number in range(min(TIMED_ROWS, 20 + len(rows))):
+        row = rows[number % len(rows) : number % len(rows) + 1]
+        began = time.perf_counter()
+        process.predict(row)
+        taken.append(time.perf_counter() - began)
+    return np.asarray(taken[20:])
+
+
+def _replayed(
+    desk: Desk, model: ModelState, version: Version, process: ModelProcess, rows: pl.DataFrame
+) -> tuple[FloatArray, FloatArray, list[str]] | None:
+    """Answer logged requests from the log and, by entity, from the dataset's rows."""
+    spec = model.spec_of(version.commit)
+    entity, now = spec.model.entity, desk.orrery.clock.now()
+    if not entity or entity not in rows.columns:
+        return None
+    delay = parse_duration(spec.model.label_delay)
+    logged = matured(
+        desk.orrery.lake, model.name, PRODUCTION, now - timedelta(days=REPLAYED_DAYS), now, delay, roles=("champion",)
+    )
+    logged = logged.filter(pl.col("_broken").list.len() == 0) if len(logged) else logged
+    known = rows.with_columns(pl.col(entity).cast(pl.String).alias("_entity"))
+    both = logged.unique("_entity", keep="last", maintain_order=True).filter(
+        pl.col("_entity").is_in(known["_entity"].implode())
+    )[:REPLAYED_ROWS]
+    if not len(both):
+        return None
+    wanted = both.select("_entity").join(known, on="_entity", how="left", maintain_order="left")
+    inputs = [name for name in both.columns if not name.startswith("_") and name not in ("label", "matured_at")]
+    brought = [name for name in inputs if both[name].null_count() < len(both)]
+    absent = [name for name in rows.columns if name not in brought and name != spec.model.target]
+    return process.predict(both.select(inputs)), process.predict(wanted.drop("_entity")), absent
+
+
+def _blocks(rows: pl.DataFrame, column: str) -> np.ndarray[Any, Any] | None:
+    """Return the day of each row: rows of one day depend on each other."""
+    for name in (column, "_at"):
+        if name and name in rows.columns and rows[name].dtype.is_temporal():
+            return rows[name].dt.epoch("d").to_numpy()
+    return None

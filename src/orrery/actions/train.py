@@ -1,0 +1,215 @@
+"""Train a run to a version: the project's code in a process of its own, its result in the registry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from orrery.actions.desk import Desk, limits_of
+from orrery.errors import ProjectFailed
+from orrery.pipeline.artifact import make_repair, read_manifest
+from orrery.spec import Spec, to_dict
+from orrery.stats import apply_platt, paired_interval, platt
+from orrery.stats.measure import bound_of, encode, metric, row_losses
+from orrery.timeline.event import Draft
+from orrery.timeline.state import ModelState, Run, Version
+from orrery.types import PRODUCTION, format_instant, parse_duration
+from orrery.workers.action import Action
+from orrery.workers.contained import run as run_contained
+
+LEAST_LABELS = 200  # matured labels that a repair asks for
+
+
+def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
+    """Train the run of an action; the version and its event are one transaction of the registry."""
+    run = model.runs[action.args["run"]]
+    spec = model.spec_of(run.commit)
+    out = desk.evidence(model.name, run.id)
+    if run.change == "repair":
+        result = _repair(desk, model, run, spec, out)
+    else:
+        result = _run_project(desk, model, run, spec, out)
+    champion = model.champion()
+    facts = {
+        "run": run.id,
+        "commit": run.commit,
+        "change": run.change,
+        "data": run.data,
+        "parent": champion.number if champion else None,
+        **{
+            name: result.get(name)
+            for name in ("params", "steps", "metrics", "cpu_seconds", "seconds", "rows", "trained_until", "warnings")
+        },
+        "row_wise": (result.get("consistency") or {}).get("difference"),
+        **_promised(out, spec),
+        "lock": (model.commits[run.commit].built or {}).get("lock", ""),
+    }
+    pins = ", ".join(f"{name}@v{number}" for name, number in run.data.items())
+    how = f"{run.change} of version {champion.number}" if champion else "the first version"
+
+    def draft_for(number: int) -> Draft:
+        return Draft(
+            kind="trained",
+            actor="orrery/training",
+            why=f"Version {number} of {run.commit[:7]} on {pins}: {how}, because {run.reason}. {run.why}",
+            model=model.name,
+            version=number,
+            data=facts,
+        )
+
+    desk.registry.register(
+        model.name,
+        out / "artifact",
+        run={
+            "name": f"{run.reason}-{run.id}",
+            "params": {name: str(value) for name, value in _flat(result.get("params") or {})},
+            "metrics": {name: float(value) for name, value in (result.get("metrics") or {}).items()},
+            "tags": {"orrery.run": run.id, "orrery.reason": run.reason, "orrery.change": run.change},
+            "commit": run.commit,
+        },
+        draft_for=draft_for,
+        key=action.event_id(),
+    )
+    return []
+
+
+def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path) -> dict[str, Any]:
+    """Run the project's pipeline in its environment and return what it said."""
+    checkout = desk.checkout(model.name, run.commit)
+    environment = desk.environment(checkout)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    datasets: dict[str, dict[str, str]] = {}
+    for argument, name in spec.data.items():
+        version = desk.orrery.lake.version(name, run.data[name])
+        datasets[argument] = {
+            "path": str(_exported(desk, name, version.version, version.digest)),
+            "key": version.digest,
+        }
+    window = {"refresh": spec.rollout.refresh.window}.get(run.change, spec.rollout.redesign.window)
+    job = {
+        "checkout": str(checkout),
+        "spec": to_dict(spec),
+        "datasets": datasets,
+        "params": {**spec.pipeline.params, **run.params},
+        "change": run.change,
+        "commit": run.commit,
+        "window": window,
+        "cache": str(desk.settings.folder("cache")),
+        "environment": environment.digest,
+        "out": str(out),
+        "seed": 0,
+    }
+    (out / "job.json").write_text(json.dumps(job))
+    finished = run_contained(
+        [environment.python, "-m", "orrery.training.runner", out / "job.json"],
+        cwd=out,
+        env={"PYTHONHASHSEED": "0", "MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow"},
+        limits=limits_of(spec, spec.resources.wall),
+        log=out / "log.txt",
+        expects=out / "result.json",
+    )
+    if not (out / "result.json").exists():
+        raise ProjectFailed(f"The training {finished.reason or 'left no result'}.", output=finished.tail)
+    result: dict[str, Any] = json.loads((out / "result.json").read_text())
+    if not result.get("ok"):
+        error = result.get("error") or {}
+        step = f"in {error['step']}: " if error.get("step") else ""
+        words = error.get("message") or finished.reason or "unknown"
+        raise ProjectFailed(f"{step}{words}", output=error.get("traceback") or finished.tail)
+    return result
+
+
+def _exported(desk: Desk, name: str, version: int, key: str) -> Path:
+    """Return a version of a dataset as a file that the project's process can read, made if it is not there."""
+    path = desk.settings.folder("cache") / "datasets" / f"{key}.parquet"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        fresh = path.with_suffix(f".{version}.new")
+        desk.orrery.lake.read(name, version).polars().write_parquet(fresh, compression="lz4")
+        fresh.replace(path)
+    return path
+
+
+def _repair(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path) -> dict[str, Any]:
+    """Recalibrate the champion on its own matured labels; judged on the newest of them, fitted without those."""
+    from orrery.data.predictions import matured
+
+    champion = model.champion()
+    assert champion is not None
+    now = desk.orrery.clock.now()
+    burden = spec.rollout.repair
+    window = parse_duration(burden.window)
+    start = now - window if window else model.lane(PRODUCTION).since or now
+    rows = matured(
+        desk.orrery.lake,
+        model.name,
+        PRODUCTION,
+        start,
+        now,
+        parse_duration(spec.model.label_delay),
+        roles=("champion",),
+    ).filter(pl.col("_version") == champion.number)
+    classes = list(champion.facts.get("classes") or [])
+    if len(rows) < LEAST_LABELS:
+        raise ProjectFailed(f"A repair asks for {LEAST_LABELS} matured labels of the champion; there are {len(rows)}.")
+    rows = rows.sort("_at")
+    said = np.asarray(rows["_output"].to_list(), dtype=np.float64)[:, 0]
+    seen = encode(rows["label"].to_list(), classes)
+    cut = max(1, int(len(rows) * 0.7))
+    slope, intercept = platt(said[:cut], seen[:cut])
+    repaired = apply_platt(said[cut:], slope, intercept)[:, None]
+    final = platt(said, seen)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    make_repair(desk.artifact(champion), final[0], final[1], out / "artifact")
+    holdout = rows[cut:]
+    names = [name for name in holdout.columns if not name.startswith("_") and name not in ("label", "matured_at")]
+    holdout.select(*names, pl.col("label").alias(spec.model.target), pl.col("_at")).write_parquet(
+        out / "holdout.parquet"
+    )
+    np.save(out / "probe_output.npy", repaired)
+    np.save(out / "champion_output.npy", said[cut:][:, None])
+    expected = metric(spec.rollout.primary, repaired, seen[cut:])
+    return {
+        "params": {"slope": round(final[0], 6), "intercept": round(final[1], 6), "rows": len(rows)},
+        "metrics": {spec.rollout.primary: expected},
+        "rows": len(rows),
+        "cpu_seconds": 0.0,
+        "seconds": 0.0,
+        "trained_until": champion.facts.get("trained_until") or format_instant(now),
+        "steps": [],
+    }
+
+
+def _promised(out: Path, spec: Spec) -> dict[str, Any]:
+    """Return what the version promises: its loss on untouched rows, with the largest error that will count."""
+    manifest = read_manifest(out / "artifact")
+    rows = pl.read_parquet(out / "holdout.parquet")
+    labels = encode(rows[spec.model.target].to_list(), manifest.classes)
+    outputs = np.load(out / "probe_output.npy")
+    primary = spec.rollout.primary
+    scale = 1.0
+    if spec.model.task == "regression":
+        scale = float(np.quantile(row_losses(primary, outputs, labels), 0.99)) or 1.0
+    losses = row_losses(primary, outputs, labels, cap=bound_of(primary, scale))
+    interval = paired_interval(losses)
+    high = interval.high if np.isfinite(interval.high) else float(losses.mean())
+    return {"classes": list(manifest.classes), "scale": scale, "expected_loss": high}
+
+
+def _flat(params: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in params.items():
+        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return found
+
+
+def parent_of(model: ModelState, version: Version) -> Version | None:
+    """Return the version that was champion when this one was trained."""
+    return model.versions.get(version.parent or 0)

@@ -1,0 +1,223 @@
+"""Look at production, and at the challengers beside the champion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from orrery.actions.desk import Desk, owner_of
+from orrery.data.journal import FOLDER
+from orrery.data.predictions import logged, matured
+from orrery.data.ship import ship
+from orrery.monitors.features import columns_of
+from orrery.monitors.monitor import View
+from orrery.monitors.watch import Look, look
+from orrery.pipeline.artifact import read_manifest
+from orrery.rollout.compare import look as compare_once
+from orrery.spec import Spec
+from orrery.stats import TableSketch
+from orrery.timeline.event import Draft
+from orrery.timeline.state import ModelState, Version
+from orrery.types import digest, format_instant, parse_duration, parse_instant
+from orrery.workers.action import Action
+
+REFERENCE_ROWS = 50_000  # newest training rows that requests are compared with
+
+
+def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
+    """Let every monitor look at what came in since the last look."""
+    policy = model.policy()
+    assert policy is not None
+    champion = model.versions[action.version or 0]
+    lane = model.lane(action.environment)
+    since, until = parse_instant(action.args["since"]), parse_instant(action.args["until"])
+    ship_journal(desk)
+    lake, delay = desk.orrery.lake, parse_duration(policy.model.label_delay)
+    requests = logged(lake, model.name, action.environment, since, until)
+    requests = requests.filter(pl.col("_version") == champion.number)
+    labelled = matured(lake, model.name, action.environment, since, until, delay, roles=("champion",))
+    everything = labelled
+    labelled = labelled.filter(pl.col("_version") == champion.number)
+    view = View(
+        spec=policy,
+        requests=requests,
+        matured=labelled.select(pl.col("_output").alias("output"), "label", pl.col("_at").alias("at")),
+        classes=list(champion.facts.get("classes") or []),
+        reference=_reference(desk, model, champion, policy),
+        expected_loss=float(champion.facts.get("expected_loss") or float("nan")),
+        scale=float(champion.facts.get("scale") or 1.0),
+    )
+    found = look(view, desk.kept(lane.monitors) if lane.monitors else {})
+    return _written(desk, model, action, found, len(requests), len(everything))
+
+
+def _written(desk: Desk, model: ModelState, action: Action, found: Look, requests: int, labelled: int) -> list[Draft]:
+    lane, number = model.lane(action.environment), action.args["look"]
+    about = {"model": model.name, "version": action.version, "environment": action.environment}
+    alarms = [name for name, finding in found.findings.items() if finding.alarm and name not in lane.alarms]
+    words = f"{requests} requests and {labelled} matured labels since {action.args['since'][:16]}"
+    drafts = [
+        Draft(
+            id=action.event_id(),
+            kind="watched",
+            actor="orrery/monitors",
+            why=f"Look {number}: {words}; {', '.join(alarms) + ' alarmed' if alarms else 'no alarm'}.",
+            data={
+                "look": number,
+                "since": action.args["since"],
+                "until": action.args["until"],
+                "rows": requests,
+                "labelled": labelled,
+                "metrics": found.metrics,
+                "monitors": {
+                    name: {
+                        "statistic": min(finding.statistic, 1e12),
+                        "promise": finding.promise,
+                        "insufficient": finding.insufficient,
+                        "severity": dict(sorted(finding.severity.items(), key=lambda item: -item[1])[:5]),
+                    }
+                    for name, finding in found.findings.items()
+                },
+                "state": desk.keep(found.states),
+            },
+            **about,
+        )
+    ]
+    for name in alarms:
+        finding = found.findings[name]
+        facts = {
+            "monitor": name,
+            "statistic": min(finding.statistic, 1e12),
+            "promise": finding.promise,
+            "blame": finding.blame,
+            "look": number,
+            "reason": finding.reason,
+            "answer": finding.answer,
+        }
+        drafts.append(
+            Draft(
+                id=action.event_id(f"alarm:{name}"),
+                kind="alarmed",
+                actor=f"orrery/monitors/{name}",
+                why=finding.why,
+                data=facts,
+                **about,
+            )
+        )
+        issue = {"issue": issue_of(model, name, action), "title": finding.why, "owner": owner_of(model)}
+        drafts.append(
+            Draft(
+                id=action.event_id(f"issue:{name}"),
+                kind="issue_opened",
+                actor=f"orrery/monitors/{name}",
+                why=finding.why,
+                data=issue,
+                **about,
+            )
+        )
+    for name in found.quiet:
+        if name in lane.alarms:
+            why = f"The cause of the alarm of {lane.alarms[name]['at']:%Y-%m-%d} is gone."
+            drafts.append(
+                Draft(
+                    id=action.event_id(f"quiet:{name}"),
+                    kind="quieted",
+                    actor=f"orrery/monitors/{name}",
+                    why=why,
+                    data={"monitor": name},
+                    **about,
+                )
+            )
+    return drafts
+
+
+def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
+    """Compare a challenger with the champion on the labels that became final since the last look."""
+    policy = model.policy()
+    lane = model.lane(action.environment)
+    assert policy is not None and lane.champion is not None
+    challenger = lane.challengers[action.version or 0]
+    since, until = parse_instant(action.args["since"]), parse_instant(action.args["until"])
+    delay = parse_duration(policy.model.label_delay)
+    champion = model.versions[lane.champion]
+    rows = matured(desk.orrery.lake, model.name, action.environment, since, until, delay)
+    pairs = _pairs(rows, lane.champion, challenger.version, policy)
+    if challenger.role == "guard":
+        policy = _on_guard(policy)
+    classes = list(champion.facts.get("classes") or [])
+    scale = float(champion.facts.get("scale") or 1.0)
+    found = compare_once(challenger.state, pairs, policy, classes, until, scale=scale)
+    effect = (
+        "no labelled pairs yet" if found.effect is None else f"challenger better by {found.effect:.4f} on {found.n}"
+    )
+    facts = {**msgspec.to_builtins(found), "champion": lane.champion, "look": challenger.looks + 1}
+    facts["until"] = format_instant(until)
+    return [
+        Draft(
+            id=action.event_id(),
+            kind="compared",
+            actor="orrery/rollout",
+            why=f"Version {challenger.version} ({challenger.role}) beside version {lane.champion}: {effect}; "
+            f"evidence {found.evidence:.3g} for, {found.counter:.3g} against: {found.decision}.",
+            model=model.name,
+            version=challenger.version,
+            environment=action.environment,
+            data=facts,
+        )
+    ]
+
+
+def ship_journal(desk: Desk) -> int:
+    """Bring what the inference servers have journalled into the lake; return the number of rows."""
+    return ship(desk.settings.folder(FOLDER), desk.orrery.lake)
+
+
+def issue_of(model: ModelState, monitor: str, action: Action) -> str:
+    """Return the id of the issue that an alarm opens: one for each alarm."""
+    return digest(f"{model.name}/{action.environment}/{monitor}/{action.args['look']}")[:12]
+
+
+def _on_guard(policy: Spec) -> Spec:
+    """Return the policy for a former champion: it comes back when it is better, whatever margin challengers have."""
+    return msgspec.structs.replace(policy, rollout=msgspec.structs.replace(policy.rollout, margin=0.0, guardrails={}))
+
+
+def _pairs(rows: pl.DataFrame, champion: int, challenger: int, policy: Spec) -> pl.DataFrame:
+    unit = policy.rollout.unit
+    columns = [pl.col("_at").alias("at"), pl.col("_output").alias("champion"), "label", "_id"]
+    if unit not in ("row", "hour", "day"):
+        columns.append(pl.col(unit).alias("unit") if unit in rows.columns else pl.lit(None, pl.String).alias("unit"))
+    left = rows.filter((pl.col("_version") == champion) & (pl.col("_role") == "champion")).select(columns)
+    right = rows.filter((pl.col("_version") == challenger) & (pl.col("_role") != "champion")).select(
+        "_id", pl.col("_output").alias("challenger")
+    )
+    return left.join(right, on="_id", how="inner", maintain_order="left").drop("_id")
+
+
+def _reference(desk: Desk, model: ModelState, champion: Version, policy: Spec) -> TableSketch:
+    """Return the sketch of the newest rows that the champion learned from, made once for each version."""
+    path: Path = desk.settings.folder("references") / f"{model.name}-{champion.number}.sketch"
+    if path.exists():
+        return TableSketch.from_bytes(path.read_bytes())
+    manifest = read_manifest(desk.artifact(champion))
+    frame = desk.orrery.lake.read(manifest.dataset, champion.data[manifest.dataset]).lazy()
+    spec = policy.model
+    names = [name for name in manifest.columns if name not in (spec.entity, spec.time, spec.target)]
+    if spec.time:
+        frame = frame.sort(spec.time)
+    newest = frame.select(names).tail(REFERENCE_ROWS).collect()
+    usable = [name for name in names if _countable(newest[name])]
+    sketch = TableSketch.fit(columns_of(newest, usable))
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(sketch.to_bytes())
+    fresh.replace(path)
+    return sketch
+
+
+def _countable(column: pl.Series) -> bool:
+    """Say whether drift of a column can be told: not of instants, nor of columns whose values hardly ever repeat."""
+    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+        return True
+    return column.dtype == pl.String and column.n_unique() <= max(50, len(column) // 20)

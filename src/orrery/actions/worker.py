@@ -1,0 +1,145 @@
+"""A worker: asks the loop what is due, takes one action under a lease, does it, writes down what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from orrery.actions import build, gate, purge, train, watch
+from orrery.actions.desk import Desk, failure, owner_of
+from orrery.app import Orrery
+from orrery.errors import NotFound, OrreryError, ProjectFailed
+from orrery.timeline.event import Draft
+from orrery.timeline.state import ModelState
+from orrery.workers.action import Action
+from orrery.workers.leases import SECONDS, Leases
+
+log = logging.getLogger("orrery.worker")
+
+Doing = Callable[[Desk, ModelState, Action], list[Draft]]
+DOINGS: dict[str, tuple[str, Doing]] = {
+    "record": ("", lambda desk, model, action: list(action.drafts)),
+    "build": ("build", build.build),
+    "test": ("tests", build.test),
+    "train": ("training", train.train),
+    "gate": ("gates", gate.gate),
+    "watch": ("monitors", watch.watch),
+    "compare": ("rollout", watch.compare),
+    "purge": ("registry", purge.purge),
+}
+"""Kind of action -> the stage that a failure is named after, and what does it."""
+ATTEMPTS = 3  # times that an action may fail for a reason that is not the project's
+BUSY_POLL, QUIET_POLL = 0.02, 0.25
+
+
+class Worker:
+    """Does the work of one orrery.
+
+    Parameters
+    ----------
+    orrery : the opened orrery.
+    name : a place, not a life: a worker that is started again under its name frees what its predecessor held.
+    """
+
+    def __init__(self, orrery: Orrery, name: str) -> None:
+        self.orrery = orrery
+        self.name = name
+        self.desk = Desk(orrery)
+        self.leases = Leases(orrery.timeline.engine)
+        self._stopping = threading.Event()
+        self._seen: object = None
+
+    def stop(self) -> None:
+        """Stop after the action at hand."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until told to stop."""
+        self.leases.release_all(self.name)
+        self.catch_up()
+        pause = BUSY_POLL
+        while not self._stopping.is_set():
+            mark = self._mark()
+            if mark != self._seen and self.step():
+                pause = BUSY_POLL
+                continue
+            self._seen = mark
+            pause = min(pause * 1.5, BUSY_POLL if self.orrery.settings.replay else QUIET_POLL)
+            self._stopping.wait(pause)
+
+    def catch_up(self) -> None:
+        """Write down what happened while nobody was there to: commits and data that have no event yet."""
+        from orrery.data.ingest import announce
+        from orrery.source.git import announce as announce_commits
+
+        announce_commits(self.desk.source, self.orrery.timeline)
+        for name in self.orrery.lake.names():
+            announce(self.orrery.lake, self.orrery.timeline, name)
+        watch.ship_journal(self.desk)
+
+    def step(self) -> bool:
+        """Do one action that is due; say whether there was one."""
+        for name in self.orrery.models():
+            due = {action.key: action for action in self.orrery.due(name)}
+            if not due:
+                continue
+            key = self.leases.take(list(due), self.name)
+            if key is None:
+                continue
+            with self._held(key):
+                # Another worker may have done it between the look and the lease.
+                again = {action.key: action for action in self.orrery.due(name)}
+                if key in again:
+                    self.do(again[key])
+            return True
+        return False
+
+    def do(self, action: Action) -> None:
+        """Do an action and write down what came of it; whatever goes wrong ends as an event, never as a dead worker."""
+        stage, doing = DOINGS[action.kind]
+        model = self.orrery.model(action.model)
+        try:
+            self.orrery.append(doing(self.desk, model, action))
+        except ProjectFailed as error:
+            self._fail(action, model, stage, str(error), error.output)
+        except NotFound as error:
+            self._fail(action, model, stage, str(error), "")
+        except Exception as error:  # the loop must outlive anything that one action meets
+            log.exception("%s failed", action.key)
+            attempts = self.leases.attempts(action.key)
+            if attempts >= ATTEMPTS and action.kind != "record":
+                self._fail(action, model, stage, f"{attempts} times: {type(error).__name__}: {error}", "")
+            else:
+                time.sleep(min(0.2 * 2**attempts, 5.0))
+
+    def _fail(self, action: Action, model: ModelState, stage: str, error: str, output: str) -> None:
+        commit = action.args.get("commit", "")
+        if action.kind == "train":
+            commit = model.runs[action.args["run"]].commit
+        owner = owner_of(model, commit)
+        with contextlib.suppress(OrreryError):
+            self.orrery.append(failure(action, stage, error, owner=owner, output=output))
+
+    def _mark(self) -> object:
+        now = self.orrery.clock.now() if self.orrery.settings.replay else int(time.time())
+        return self.orrery.timeline.head(), now
+
+    @contextlib.contextmanager
+    def _held(self, key: str) -> Iterator[None]:
+        done = threading.Event()
+
+        def renew() -> None:
+            while not done.wait(SECONDS / 3):
+                self.leases.renew(key, self.name)
+
+        keeper = threading.Thread(target=renew, daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
+            self.leases.release(key, self.name)
