@@ -1,0 +1,151 @@
+"""MLflow's tables in orrery's own database: made in one piece, and written by one writer at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from mlflow.store.db import utils as mlflow_db
+from sqlalchemy.orm import Session
+
+from orrery.errors import NotUnderstood
+from orrery.timeline.clock import Clock, ReplayClock, SystemClock
+from orrery.timeline.store import as_one_writer
+
+PREFIX = "orrery+"
+"""What makes a database URL one of our stores for MLflow."""
+CLOCK = "orrery_clock"
+"""Query parameter of a store URI: the file that a replay reads its time from."""
+
+_SCHEMA_LOCK = 0x6D6C666C  # an arbitrary constant: all who create MLflow's tables in PostgreSQL ask for it
+_engines: dict[str, sa.Engine] = {}
+_engines_lock = threading.Lock()
+_open: ContextVar[sa.Connection | None] = ContextVar("open", default=None)
+
+
+def store_uri(database: str, replay: Path | None = None) -> str:
+    """Return the URI under which MLflow finds our stores for a database.
+
+    >>> store_uri("sqlite:////home/tom/orrery.db")
+    'orrery+sqlite:////home/tom/orrery.db'
+    """
+    url = sa.make_url(database)
+    plain = url.set(drivername=url.get_backend_name())
+    if replay is not None:
+        plain = plain.update_query_dict({CLOCK: str(replay)})
+    return PREFIX + plain.render_as_string(hide_password=False)
+
+
+def opened(uri: str) -> tuple[str, Clock]:
+    """Return the database URL that a store URI stands for, and the clock of its orrery.
+
+    Raises
+    ------
+    NotUnderstood
+        If the database is neither SQLite nor PostgreSQL.
+    """
+    url = sa.make_url(uri.removeprefix(PREFIX))
+    replay = url.query.get(CLOCK)
+    url = url.difference_update_query([CLOCK])
+    if url.get_backend_name() == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    elif url.get_backend_name() != "sqlite":
+        raise NotUnderstood(f"orrery keeps its registry in SQLite or PostgreSQL, not in {url.drivername}.")
+    clock = ReplayClock(Path(str(replay))) if replay else SystemClock()
+    return url.render_as_string(hide_password=False), clock
+
+
+def engine_of(url: str) -> sa.Engine:
+    """Return this process's engine for a database URL, MLflow's tables in place; its transactions only read.
+
+    ``engine.execution_options(orrery_reads=False)`` is the same engine for those that write.
+    """
+    with _engines_lock:
+        if url not in _engines:
+            engine = mlflow_db.create_sqlalchemy_engine(url)
+            if engine.dialect.name == "sqlite":
+                as_one_writer(engine)
+                sa.event.listen(engine, "connect", _as_mlflow_expects)
+                _create_in_sqlite(engine)
+            else:
+                _create_in_postgresql(engine)
+            _engines[url] = engine.execution_options(orrery_reads=True)
+        return _engines[url]
+
+
+@contextlib.contextmanager
+def joining(connection: sa.Connection) -> Iterator[None]:
+    """Make all sessions that MLflow's stores open in this block part of an open transaction."""
+    token = _open.set(connection)
+    try:
+        yield
+    finally:
+        _open.reset(token)
+
+
+def managed_sessions(engine: sa.Engine) -> Callable[..., contextlib.AbstractContextManager[Session]]:
+    """Return what MLflow's stores open their sessions with.
+
+    A session that only reads never waits for a writer. MLflow opens sessions that write inside others: here they are
+    one transaction, since with one writer at a time the inner would wait for the outer for ever.
+    """
+    writing = engine.execution_options(orrery_reads=False)
+
+    def session() -> Session:
+        return Session(bind=_open.get() or engine, join_transaction_mode="create_savepoint")
+
+    # No database type: MLflow would shorten the time that a connection waits for its turn.
+    managed = mlflow_db._get_managed_session_maker(session, "")
+
+    @contextlib.contextmanager
+    def make(read_only: bool = True) -> Iterator[Session]:
+        with contextlib.ExitStack() as stack:
+            if not read_only and _open.get() is None:
+                stack.enter_context(joining(stack.enter_context(writing.begin())))
+            yield stack.enter_context(managed(read_only=read_only))
+
+    return make
+
+
+def _as_mlflow_expects(connection: sqlite3.Connection, record: Any) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA case_sensitive_like = ON")
+
+
+def _create_in_sqlite(engine: sa.Engine) -> None:
+    """Create the tables in one transaction.
+
+    MLflow's migrations commit after each statement on SQLite: a process killed among them leaves tables that no later
+    start can mend. So they run on a scratch file, and what they made is copied in one piece.
+    """
+    if mlflow_db._all_tables_exist(engine.execution_options(orrery_reads=True)):
+        return
+    with tempfile.TemporaryDirectory(prefix="orrery-mlflow-") as folder:
+        file = Path(folder) / "scratch.db"
+        scratch = mlflow_db.create_sqlalchemy_engine(f"sqlite:///{file}")
+        mlflow_db._initialize_tables(scratch)
+        scratch.dispose()
+        source = sqlite3.connect(file)
+        statements = list(source.iterdump())[1:-1]  # without its own BEGIN and COMMIT
+        source.close()
+    with engine.begin() as connection:
+        if not mlflow_db._all_tables_exist(connection):
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+
+def _create_in_postgresql(engine: sa.Engine) -> None:
+    with engine.connect() as guard:  # a lock of the session: MLflow's migrations run on a connection of their own
+        guard.execute(sa.select(sa.func.pg_advisory_lock(_SCHEMA_LOCK)))
+        try:
+            if not mlflow_db._all_tables_exist(engine):
+                mlflow_db._initialize_tables(engine)
+        finally:
+            guard.execute(sa.select(sa.func.pg_advisory_unlock(_SCHEMA_LOCK)))

@@ -1,0 +1,98 @@
+"""What all tests share: a home of their own, a timeline in it, and a PostgreSQL server of their own."""
+
+from __future__ import annotations
+
+import getpass
+import glob
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from orrery import settings as orrery_settings
+from orrery.settings import Settings
+from orrery.timeline import schema
+from orrery.timeline.clock import SystemClock
+from orrery.timeline.store import Timeline, connect
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a fresh orrery in a temporary folder; nothing of the caller's environment shines through."""
+    for name in orrery_settings.SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return orrery_settings.load(home=folder)
+
+
+@pytest.fixture
+def timeline(home: Settings, request: pytest.FixtureRequest) -> Iterator[Timeline]:
+    """An empty timeline: in SQLite, or where ``indirect`` parametrisation says so in PostgreSQL."""
+    kind = getattr(request, "param", "sqlite")
+    url = request.getfixturevalue("postgresql")() if kind == "postgresql" else home.database
+    engine = connect(url)
+    schema.upgrade(engine)
+    yield Timeline(engine, SystemClock())
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Start a PostgreSQL server; gives a function that returns the URL of a fresh database."""
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    binaries = Path(found[-1]).parent if found else Path(shutil.which("initdb") or "/-").parent
+    if not (binaries / "initdb").exists():
+        pytest.skip("not run: no PostgreSQL server binaries (apt-get install postgresql)")
+    user = _unprivileged()
+    folder = Path(tempfile.mkdtemp(prefix="orrery-pg-"))
+    if user:
+        shutil.chown(folder, user)
+
+    def run(*command: str) -> None:
+        as_user: dict[str, Any] = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, **as_user)
+        assert done.returncode == 0, f"{command[0]}: {done.stdout}{done.stderr}"
+
+    data = str(folder / "data")
+    options = f"-c listen_addresses= -k {folder} -c fsync=off -c max_connections=200"
+    run(f"{binaries}/initdb", "-A", "trust", "-U", "orrery", "--no-sync", "-D", data)
+    run(f"{binaries}/pg_ctl", "-w", "-D", data, "-l", str(folder / "log"), "-o", options, "start")
+    numbers = itertools.count(1)
+
+    def fresh() -> str:
+        name = f"orrery_{next(numbers)}"
+        server = sa.create_engine(_url(folder, "postgres"), isolation_level="AUTOCOMMIT")
+        with server.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        server.dispose()
+        return _url(folder, name).replace("+psycopg", "")
+
+    yield fresh
+    run(f"{binaries}/pg_ctl", "-w", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _url(folder: Path, database: str) -> str:
+    return f"postgresql+psycopg://orrery@/{database}?host={folder}"
+
+
+def _unprivileged() -> str:
+    """Return the user that the server runs as, empty where it is the present one: it refuses to run as root."""
+    if os.geteuid() != 0:
+        return ""
+    for name in ("postgres", "nobody"):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    pytest.skip(f"not run: PostgreSQL refuses to run as {getpass.getuser()}, and there is no other user")
