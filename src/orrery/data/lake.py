@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,7 +88,7 @@ class Lake:
         self.options = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES)}
         self._mutex = threading.Lock()
         self._tables: dict[str, Table] = {}
-        self._groups: dict[str, GroupCommit[_Batch, DatasetVersion]] = {}
+        self._groups: dict[str, GroupCommit[Any, Any]] = {}
         self._versions: dict[str, list[tuple[int, DatasetVersion]]] = {}
 
     def table(self, folder: str, name: str, partition_by: Sequence[str] = ()) -> Table:
@@ -100,6 +100,11 @@ class Lake:
                 uri = f"{self.root.rstrip('/')}/{path}"
                 self._tables[path] = Table(uri, self.options, partition_by=partition_by, lock=lock)
             return self._tables[path]
+
+    def group(self, uri: str, commit: Callable[[Sequence[Any]], Sequence[Any]]) -> GroupCommit[Any, Any]:
+        """Return the one group commit of a table, so that all threads of this lake share it."""
+        with self._mutex:
+            return self._groups.setdefault(uri, GroupCommit(commit))
 
     def append(
         self,
@@ -138,10 +143,9 @@ class Lake:
         if rows.height == 0 or rows.width == 0:
             raise NotUnderstood(f"There is nothing to add to {name}: no row with a value in it.")
         table = self.table(folder, name)
-        with self._mutex:
-            group = self._groups.setdefault(
-                table.uri, GroupCommit(lambda batches: self._commit(folder, name, batches))
-            )
+        group: GroupCommit[_Batch, DatasetVersion] = self.group(
+            table.uri, lambda batches: self._commit(folder, name, batches)
+        )
         return group.submit(_Batch(rows, note, key, dict(about or {}), at or datetime.now(UTC)))
 
     def read(self, name: str, version: int | None = None, *, after: int = 0, folder: str = "datasets") -> Frame:
@@ -214,7 +218,7 @@ class Lake:
 
         Versions stay as they are. Returns the number of files that were replaced.
         """
-        folders = ("datasets", "quarantine", "predictions", "labels")
+        folders = ("datasets", "quarantine", "predictions", "labels", "quarantined-labels")
         wanted = [("datasets", name)] if name else [(f, n) for f in folders for n in self.names(folder=f)]
         replaced = 0
         for folder, table in wanted:

@@ -120,6 +120,12 @@ class Table:
             storage_options=self.options or None,
         )
 
+    def files(self) -> int:
+        """Return the number of files that hold the rows now."""
+        with self._mutex:
+            table = self.snapshot()
+            return 0 if table is None else len(table.file_uris())
+
     def write(self, decide: Callable[[DeltaTable | None], Write | None]) -> None:
         """Commit what ``decide`` makes of the newest state; it is asked again whenever somebody else was faster.
 

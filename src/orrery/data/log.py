@@ -1,0 +1,223 @@
+"""The prediction log of a model: every prediction with its inputs, version and request id, one table, divided by day."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+from deltalake import DeltaTable
+
+from orrery.data.lake import Lake
+from orrery.data.table import Table, Write, schema_of
+from orrery.errors import NotUnderstood
+from orrery.types import digest
+
+FOLDER = "predictions"
+INSTANT = pl.Datetime("us", "UTC")
+
+COLUMNS: dict[str, pl.DataType] = {
+    "_id": pl.String(),  # of the request and row, such as "req-3#17"
+    "_at": INSTANT,
+    "_day": pl.Date(),  # of _at; divides the files
+    "_environment": pl.String(),
+    "_version": pl.Int32(),
+    "_role": pl.String(),  # champion, shadow or guard
+    "_entity": pl.String(),  # joins to the label
+    "_output": pl.List(pl.Float64()),  # [p1] binary, [p0, p1, ...] multiclass, [y] regression
+    "_latency": pl.Float64(),  # seconds
+    "_broken": pl.List(pl.String()),  # columns that broke the contract
+}
+"""Columns of every log. The request's own columns stand beside them, under their own names, in the champion's rows."""
+
+_NEEDED = ("_id", "_at", "_environment", "_version", "_role")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One frame of a journal: rows, and where in which segment they end."""
+
+    segment: str
+    end: int
+    environment: str
+    columns: Mapping[str, Sequence[Any]]
+
+
+class PredictionLog:
+    """The log of one model.
+
+    Parameters
+    ----------
+    lake, model : where, and whose.
+
+    Notes
+    -----
+    A request's number is stored as a 64-bit float whether it came as ``35`` or ``35.5``, and a value that is not of its
+    column's type as null: a log must take what the world sends. ``_broken`` says which columns were wrong.
+    """
+
+    def __init__(self, lake: Lake, model: str) -> None:
+        self.model = model
+        self.table: Table = lake.table(FOLDER, model, ("_day",))
+        self._group = lake.group(self.table.uri, self._commit)
+
+    def append(self, frame: pl.DataFrame, key: str | None = None) -> int:
+        """Add rows; on return they are on disk. The same key again adds nothing. Returns the number of rows added.
+
+        Raises
+        ------
+        NotUnderstood
+            If one of the columns ``_id _at _environment _version _role`` is not there.
+        """
+        for name in _NEEDED:
+            if name not in frame.columns:
+                raise NotUnderstood(f"A row of the prediction log needs the column {name}.")
+        return self._group.submit((frame, key)) - 1
+
+    def ship(self, pieces: Sequence[Piece]) -> int:
+        """Add frames of journals, each exactly once however often it is handed in; return the number of rows added."""
+        added = 0
+
+        def decide(table: DeltaTable | None) -> Write | None:
+            nonlocal added
+            added = 0
+            seen = {p.segment: (table.transaction_version(_segment(p.segment)) or 0) if table else 0 for p in pieces}
+            fresh = [piece for piece in pieces if piece.end > seen[piece.segment]]
+            if not fresh:
+                return None
+            ends = {_segment(piece.segment): piece.end for piece in sorted(fresh, key=lambda piece: piece.end)}
+            frame = _from_pieces(fresh, schema_of(table))
+            added = frame.height
+            return Write(frame, {"rows": added}, ends)
+
+        self.table.write(decide)
+        return added
+
+    def rows(self, environment: str | None, first: date | None, last: date | None) -> pl.LazyFrame:
+        """Return the rows of an environment and of days, both included; other days' files are not opened."""
+        limits = [f"_day >= '{first}'" if first else "", f"_day <= '{last}'" if last else ""]
+        found = self.table.scan(" AND ".join(limit for limit in limits if limit) or None)
+        if not found.collect_schema():
+            return pl.LazyFrame(schema=COLUMNS)
+        return found if environment is None else found.filter(pl.col("_environment") == environment)
+
+    def first_days(self, entities: pl.Series, since: date) -> dict[str, date]:
+        """Return the first day on which each entity was predicted; entities never predicted are not in it.
+
+        Most labels follow their prediction soon: days from ``since`` on are read first, older ones only for entities that
+        are not there.
+        """
+        found: dict[str, date] = {}
+        for first, last in ((since, None), (None, since)):
+            wanted = entities.filter(~entities.is_in(list(found))) if found else entities
+            if not wanted.is_empty():
+                rows = self.rows(None, first, last).filter(pl.col("_entity").is_in(wanted.implode()))
+                days = rows.group_by("_entity").agg(pl.col("_day").min()).collect()
+                found.update(days.iter_rows())
+        return found
+
+    def _commit(self, batches: Sequence[tuple[pl.DataFrame, str | None]]) -> list[int | Exception]:
+        results: list[int | Exception] = []
+
+        def decide(table: DeltaTable | None) -> Write | None:
+            results.clear()
+            schema = schema_of(table)
+            frames, keys = [], {}
+            for frame, key in batches:
+                name = f"key:{digest(key)}" if key is not None else None
+                known = name is not None and (name in keys or (table and table.transaction_version(name) is not None))
+                # Counted from 1: a result of nothing must still be a result.
+                results.append(1 if known else frame.height + 1)
+                if not known:
+                    frames.append(_fitted(frame, schema))
+                    if name is not None:
+                        keys[name] = 1
+            rows = pl.concat(frames, how="diagonal_relaxed") if frames else None
+            if rows is None or rows.height == 0:
+                return None
+            return Write(rows, {"rows": rows.height}, keys)
+
+        self.table.write(decide)
+        return results
+
+
+def _segment(name: str) -> str:
+    return f"journal:{name}"
+
+
+def _from_pieces(pieces: Sequence[Piece], schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    values: dict[str, list[Any]] = {}
+    height = 0
+    for piece in pieces:
+        rows = max((len(column) for column in piece.columns.values()), default=0)
+        columns = {"_environment": [piece.environment] * rows, **piece.columns}
+        for name, column in columns.items():
+            held = values.setdefault(name, [])
+            if len(held) < height:
+                held.extend([None] * (height - len(held)))
+            held.extend(column)
+        height += rows
+    series = []
+    for name, held in values.items():
+        held.extend([None] * (height - len(held)))
+        if name in COLUMNS:
+            series.append(pl.Series(name, held, dtype=pl.Int64 if name == "_at" else COLUMNS[name], strict=False))
+        elif (column := _input(name, held, schema.get(name))) is not None:
+            series.append(column)
+    return _fitted(pl.DataFrame(series), schema)
+
+
+def _input(name: str, values: list[Any], wanted: pl.DataType | None) -> pl.Series | None:
+    """Make a column of a request's values, of the type it has in the log; None where nothing says which that is."""
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds and wanted is None:
+        return None
+    if wanted is None:
+        numbers = kinds <= {int, float, bool}
+        wanted = pl.Boolean() if kinds == {bool} else pl.Float64() if numbers else pl.String()
+    if wanted == pl.String and not kinds <= {str}:
+        values = [value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values]
+    elif not kinds <= {int, float, bool} and wanted != pl.String:
+        values = [value if isinstance(value, int | float) else None for value in values]
+    return pl.Series(name, values, dtype=wanted, strict=False)
+
+
+def _fitted(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Bring a frame to the types of the log, its day and its missing columns filled in."""
+    columns = {series.name: series for series in frame.get_columns()}
+    columns["_at"] = _instants(columns["_at"])
+    columns["_day"] = columns["_at"].dt.date().alias("_day")
+    for name, kind in COLUMNS.items():
+        if name not in columns:
+            columns[name] = pl.Series(name, [None] * frame.height, dtype=kind)
+        elif columns[name].dtype != kind:
+            columns[name] = columns[name].cast(kind)
+    inputs = [_stored(series, schema.get(name)) for name, series in columns.items() if name not in COLUMNS]
+    return pl.DataFrame([*(columns[name] for name in COLUMNS), *(series for series in inputs if series is not None)])
+
+
+def _instants(series: pl.Series) -> pl.Series:
+    if isinstance(series.dtype, pl.Datetime) and series.dtype.time_zone is None:
+        return series.dt.replace_time_zone("UTC").dt.cast_time_unit("us")
+    return series.cast(INSTANT)
+
+
+def _stored(series: pl.Series, wanted: pl.DataType | None) -> pl.Series | None:
+    if wanted is not None:
+        return series if series.dtype == wanted else series.cast(wanted, strict=False)
+    if series.dtype == pl.Null:
+        return None
+    if series.dtype.is_numeric():
+        return series.cast(pl.Float64)
+    if isinstance(series.dtype, pl.Categorical | pl.Enum):
+        return series.cast(pl.String)
+    return _instants(series) if isinstance(series.dtype, pl.Datetime) else series
+
+
+def days(after: datetime | None, until: datetime) -> tuple[date | None, date]:
+    """Return the days, in UTC, that hold the instants in ``(after, until]``."""
+    return (after.date() if after else None), until.date()
+
