@@ -1,0 +1,1 @@
+"""A locked environment for each commit, and the project's own tests in it."""

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orrery.build.environment import Environment, lock
+from orrery.build.suite import TestReport, run_tests
+from orrery.workers.contained import Limits
+
+LIMITS = Limits(wall_seconds=30)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    folder = tmp_path_factory.mktemp("environment")
+    return lock(folder, folder / "environments")
+
+
+def tests_of(place: Path, environment: Environment, limits: Limits = LIMITS, **files: str) -> TestReport:
+    (place / "tests").mkdir()
+    (place / "pipeline.py").write_text("def double(x):\n    return 2 * x\n")
+    for name, text in files.items():
+        (place / "tests" / f"{name}.py").write_text(text)
+    return run_tests(place, environment, limits, "staging", log=place.parent / f"{place.name}.log")
+
+
+def test_counts(tmp_path: Path, environment: Environment) -> None:
+    code = """
+import os, pytest
+from pipeline import double
+def test_good(): assert double(2) == 4
+def test_where(): assert os.environ["ORRERY_STEP_ENVIRONMENT"] == "staging"
+def test_bad(): assert double(2) == 5
+@pytest.fixture
+def broken(): raise OSError("no such table")
+def test_error(broken): pass
+def test_skipped(): pytest.skip("not here")
+"""
+    report = tests_of(tmp_path / "p" if (tmp_path / "p").mkdir() is None else tmp_path, environment, test_it=code)
+    assert (report.passed, report.failed, report.errors, report.skipped) == (2, 1, 1, 1)
+    assert not report.ok
+    assert report.reason.startswith("2 of 5 tests failed: tests.test_it.test_bad (assert 4 == 5")
+    assert "tests.test_it.test_error (OSError: no such table)" in report.reason
+    assert "test_bad" in report.output
+    assert "test_bad" in (tmp_path / "p.log").read_text()
+
+
+def test_all_pass_and_the_checkout_stays_clean(tmp_path: Path, environment: Environment) -> None:
+    code = "def test_write():\n    open('left', 'w').write('x')\n    assert open('pipeline.py').read()\n"
+    report = tests_of(tmp_path, environment, test_it=code)
+    assert (report.ok, report.passed, report.reason) == (True, 1, "")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "pipeline.py",
+        "tests",
+        "tests/test_it.py",
+    ]
+
+
+def test_no_tests(tmp_path: Path, environment: Environment) -> None:
+    report = run_tests(tmp_path, environment)
+    assert (report.ok, report.passed, report.reason) == (True, 0, "the project has no tests")
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "reason"),
+    [
+        ("def helper(): pass", LIMITS, "the project has a folder tests/, but pytest found no test in it"),
+        (
+            "def test_x(:\n    pass\n",
+            LIMITS,
+            "1 of 1 tests failed: tests.test_it (SyntaxError: invalid syntax)",
+        ),
+        (
+            "import nosuchthing\n",
+            LIMITS,
+            "1 of 1 tests failed: tests.test_it (ModuleNotFoundError: No module named 'nosuchthing')",
+        ),
+        (
+            "import time\ndef test_x(): time.sleep(60)",
+            Limits(wall_seconds=2),
+            "the test run did not end within 2 s",
+        ),
+        (
+            "def test_x():\n    import time\n    x = bytearray(400 << 20)\n    time.sleep(20)",
+            Limits(memory_bytes=256 << 20, wall_seconds=30),
+            "the test run used more than 256.0 MB of memory",
+        ),
+        ("import os\ndef test_x(): os._exit(3)", LIMITS, "the test run ended itself by os._exit(3)"),
+        ("import os\ndef test_x(): os._exit(0)", LIMITS, "the test run ended itself by os._exit(0)"),
+        (
+            "import os\ndef test_x(): os.kill(os.getpid(), 11)",
+            LIMITS,
+            "the test run was killed by signal 11 (segmentation fault)",
+        ),
+    ],
+    ids=["nothing", "syntax", "import", "hang", "memory", "exit 3", "exit 0", "crash"],
+)
+def test_what_goes_wrong_is_named(
+    tmp_path: Path, environment: Environment, code: str, limits: Limits, reason: str
+) -> None:
+    report = tests_of(tmp_path, environment, limits, test_it=code)
+    assert not report.ok
+    assert report.reason.startswith(reason)
+
+
+def test_a_conftest_that_fails(tmp_path: Path, environment: Environment) -> None:
+    report = tests_of(tmp_path, environment, conftest="import nosuchthing", test_it="def test_x(): pass")
+    assert report.reason == "pytest could not start: ModuleNotFoundError: No module named 'nosuchthing'"
+
+
+def test_the_projects_own_configuration_counts(tmp_path: Path, environment: Environment) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    report = tests_of(tmp_path, environment, test_it="def test_x(): pass")
+    assert report.reason.startswith("pytest could not start: ") and "--no-such-option" in report.reason
