@@ -1,0 +1,204 @@
+"""Asking a version that runs in a process of its own, so that its code can break nothing here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from orrery.errors import ProjectFailed
+from orrery.training.host import LENGTH_BYTES
+from orrery.training.rows import RowRefused
+
+_TAIL_BYTES = 1000
+"""So much of what the process printed last is told when it dies."""
+
+
+class ModelProcess:
+    """A model process and the channel to it. Not for several threads at once.
+
+    Parameters
+    ----------
+    argv
+        The command, such as ``[python, "-m", "orrery.training.host", artifact]``.
+    start_timeout, timeout
+        Seconds until it must be ready, and until an answer must be there; then it is killed.
+    env
+        Its environment variables; this process's own by default.
+
+    Raises
+    ------
+    ProjectFailed
+        When entered, if the version cannot be loaded, or the process dies or is late.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        start_timeout: float = 120.0,
+        timeout: float = 60.0,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        self._argv = list(argv)
+        self._start_timeout, self._timeout = start_timeout, timeout
+        self._env = env
+        self._process: subprocess.Popen[bytes] | None = None
+        self._number = 0
+        self.columns: dict[str, str] = {}
+        """Columns that the version accepts and their types, known once it is ready."""
+        self.seconds = 0.0
+        """How long loading took."""
+        self.missing: tuple[str, ...] = ()
+        """Columns that the last request lacked."""
+        self.extra: tuple[str, ...] = ()
+        """Columns of the last request that were ignored."""
+
+    def __enter__(self) -> ModelProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the process and wait until it has answered its sample; raises ProjectFailed if it does not."""
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
+        self._process = subprocess.Popen(
+            self._argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._printed,
+            env=self._env,
+            bufsize=0,
+            start_new_session=True,
+        )
+        try:
+            first = self._read(time.monotonic() + self._start_timeout, "load")
+        except BaseException:
+            self.close()
+            raise
+        if "error" in first:
+            self.close()
+            raise ProjectFailed(f"The model cannot be served: {first['error']['what']}")
+        self.columns, self.seconds = first["columns"], first["seconds"]
+
+    def predict(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
+        """Predict for a frame; shapes and errors are those of :meth:`orrery.training.predictor.Predictor.predict`.
+
+        Raises
+        ------
+        RowRefused
+            If a value does not fit its column.
+        ProjectFailed
+            If the model's code fails, is too slow, or takes the process with it.
+        """
+        self._number += 1
+        body = frame.write_ipc_stream(None).getvalue()
+        self._write(msgspec.msgpack.encode({"id": self._number, "op": "predict", "arrow": body}))
+        answer = self._read(time.monotonic() + self._timeout, "answer")
+        if "error" in answer:
+            error = answer["error"]
+            if error["kind"] == "rows":
+                raise RowRefused(error["what"], column=error["column"], row=error["row"])
+            raise ProjectFailed(error["what"])
+        self.missing, self.extra = tuple(answer["missing"]), tuple(answer["extra"])
+        output = np.frombuffer(answer["output"], dtype="<f8")
+        return output.reshape(frame.height, answer["width"])
+
+    def close(self) -> None:
+        """End the process; without effect if it has ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for channel in (process.stdin, process.stdout):
+            if channel is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    channel.close()
+        try:
+            process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+        self._printed.close()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise ProjectFailed("The model's process has ended.", todo="Start another one.")
+        return self._process
+
+    def _write(self, body: bytes) -> None:
+        channel = self._running().stdin
+        assert channel is not None
+        view = memoryview(len(body).to_bytes(LENGTH_BYTES, "little") + body)
+        try:
+            while view:
+                view = view[channel.write(view) :]
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def _read(self, deadline: float, task: str) -> dict[str, Any]:
+        size = int.from_bytes(self._bytes(LENGTH_BYTES, deadline, task), "little")
+        message: dict[str, Any] = msgspec.msgpack.decode(self._bytes(size, deadline, task))
+        return message
+
+    def _bytes(self, count: int, deadline: float, task: str) -> bytes:
+        process = self._running()
+        assert process.stdout is not None
+        found = bytearray()
+        while len(found) < count:
+            ready, _, _ = select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))
+            if not ready:
+                limit = self._start_timeout if task == "load" else self._timeout
+                _kill(process)
+                self.close()
+                raise ProjectFailed(f"The model's process did not {task} within {limit:g} s and was ended.")
+            part = os.read(process.stdout.fileno(), count - len(found))
+            if not part:
+                raise self._died()
+            found += part
+        return bytes(found)
+
+    def _died(self) -> ProjectFailed:
+        """Say how the process ended, with what it printed last."""
+        process = self._running()
+        try:
+            code = process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            how = "closed its channel and was ended"
+        else:
+            how = f"ended with exit code {code}" if code >= 0 else f"was killed by {_signal(-code)}"
+        self._printed.seek(0, os.SEEK_END)
+        self._printed.seek(max(self._printed.tell() - _TAIL_BYTES, 0))
+        lines = self._printed.read().decode(errors="replace").strip().splitlines()
+        self.close()
+        said = f" It printed last: {lines[-1]}" if lines else ""
+        return ProjectFailed(f"The model's process {how} instead of answering.{said}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End the process and what it started (it leads a session of its own)."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"{signal.Signals(number).name} ({number})"
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,134 @@
+"""A process that holds one version and answers: ``python -m orrery.training.host ARTIFACT``.
+
+Frames on standard input and output: four bytes of length, little-endian, then MessagePack. First it writes
+``{"ready": true, "seconds": ..., "columns": {name: type}}``, or ``{"error": ...}`` and ends. Then, for each request::
+
+    {"id": 1, "op": "predict", "columns": {name: [values]}, "n": 2}  ->  {"id": 1, "output": [[0.2], [0.7]], ...}
+    {"id": 2, "op": "predict", "arrow": b"(IPC stream)"}             ->  {"id": 2, "output": b"(float64, by row)", ...}
+
+with ``"width"`` (columns of the output), ``"missing"`` and ``"extra"`` (columns not sent, and not expected); or
+``{"id": 1, "error": {"kind": "rows" | "project", "what": ..., "column": ..., "row": ...}}``. What the project's code
+prints goes to standard error. At the end of input the process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from orrery.training.predictor import Predictor
+
+LENGTH_BYTES = 4
+_THREADS = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def main(argv: list[str]) -> int:
+    """Load the version and answer until the input ends; returns the exit code."""
+    import argparse
+
+    began = time.perf_counter()
+    parser = argparse.ArgumentParser(prog="orrery-host", description="Answer for one version of a model.")
+    parser.add_argument("artifact", help="folder of the version")
+    parser.add_argument("--which", choices=("model", "probe"), default="model")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(argv)
+    for name in _THREADS:
+        os.environ.setdefault(name, str(options.threads))
+    requests, answers = _own_channels()
+
+    import msgspec
+
+    from orrery.errors import OrreryError
+
+    try:
+        predictor = _load(options.artifact, options.which)
+    except OrreryError as error:
+        _write(answers, msgspec.msgpack.encode({"error": {"what": str(error)}}))
+        return 1
+    columns = {name: str(dtype) for name, dtype in predictor.columns.accepted.items()}
+    ready = {"ready": True, "seconds": time.perf_counter() - began, "columns": columns}
+    _write(answers, msgspec.msgpack.encode(ready))
+    decoder, encoder = msgspec.msgpack.Decoder(), msgspec.msgpack.Encoder()
+    while (body := _read(requests)) is not None:
+        _write(answers, encoder.encode(_answer(predictor, decoder.decode(body))))
+    return 0
+
+
+def _own_channels() -> tuple[BinaryIO, BinaryIO]:
+    """Take the protocol away from what the project's code may read and print to."""
+    requests = os.fdopen(os.dup(0), "rb", buffering=1 << 16)
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return requests, answers
+
+
+def _load(artifact: str, which: str) -> Predictor:
+    """Load, and predict once, so that a version that cannot is found before it is asked."""
+    import polars as pl
+
+    from orrery.training.predictor import Predictor
+
+    predictor = Predictor.load(artifact, which, alone=True)
+    predictor.predict(pl.read_parquet(os.path.join(artifact, "sample.parquet")))
+    return predictor
+
+
+def _answer(predictor: Predictor, request: dict[str, Any]) -> dict[str, Any]:
+    from orrery.errors import NotUnderstood, ProjectFailed
+    from orrery.training.rows import RowRefused
+
+    number = request.get("id")
+    try:
+        arrow = request.get("arrow")
+        if arrow is not None:
+            import polars as pl
+
+            rows = predictor.columns.of_frame(pl.read_ipc_stream(arrow))
+        elif request.get("op") == "predict" and "columns" in request:
+            rows = predictor.columns.of_values(request["columns"], request["n"])
+        else:
+            raise NotUnderstood(f"A request needs `op` predict and `columns` or `arrow`; it has {sorted(request)}.")
+        output = predictor.predict_rows(rows)
+    except RowRefused as error:
+        return {"id": number, "error": {"kind": "rows", "what": error.what, "column": error.column, "row": error.row}}
+    except NotUnderstood as error:
+        return {"id": number, "error": {"kind": "rows", "what": str(error), "column": "", "row": None}}
+    except ProjectFailed as error:
+        return {"id": number, "error": {"kind": "project", "what": str(error), "column": "", "row": None}}
+    return {
+        "id": number,
+        "output": output.tolist() if arrow is None else output.tobytes(),
+        "width": output.shape[1],
+        "missing": rows.missing,
+        "extra": rows.extra,
+    }
+
+
+def _read(source: BinaryIO) -> bytes | None:
+    head = source.read(LENGTH_BYTES)
+    if len(head) < LENGTH_BYTES:
+        return None
+    size = int.from_bytes(head, "little")
+    body = source.read(size)
+    return body if len(body) == size else None
+
+
+def _write(target: BinaryIO, body: bytes) -> None:
+    view = memoryview(len(body).to_bytes(LENGTH_BYTES, "little") + body)
+    while view:
+        view = view[target.write(view) :]
+
+
+if __name__ == "__main__":
+    try:
+        code = main(sys.argv[1:])
+    except BrokenPipeError:
+        code = 0  # whoever asked is gone
+    sys.exit(code)
