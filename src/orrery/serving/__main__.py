@@ -1,0 +1,32 @@
+"""Run the inference server: ``python -m orrery.serving``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from orrery.errors import OrreryError
+from orrery.serving.process import serve
+from orrery.settings import load
+
+
+def main() -> int:
+    """Read the command line, serve, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m orrery.serving", description="The inference server of one orrery.")
+    parser.add_argument("--home", help="folder of the orrery; default: ORRERY_HOME")
+    parser.add_argument("--journal-full", choices=("refuse", "shed"), default="refuse", help="when the disk is full")
+    parser.add_argument("--fsync", action="store_true", help="wait for the disk before each answer")
+    asked = parser.parse_args()
+    try:
+        return serve(load(asked.home), full=asked.journal_full, fsync=asked.fsync)
+    except OrreryError as error:
+        print(f"orrery: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # granian's threads outlive the event loop and panic when the interpreter is taken down under them

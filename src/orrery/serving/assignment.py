@@ -1,0 +1,123 @@
+"""Which version answers where: what the control plane decides and the inference server carries out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from orrery.errors import Damaged
+from orrery.types import Role, Task
+
+Policy = Literal["mask", "flag", "refuse"]
+"""What becomes of a row that breaks the contract: broken values become null; it is only marked; it is refused."""
+
+
+class Slot(msgspec.Struct, frozen=True, kw_only=True):
+    """One version in one role in one environment.
+
+    Parameters
+    ----------
+    model, environment, version : what answers where.
+    role : ``champion`` answers; ``shadow`` and ``guard`` see the same requests afterwards.
+    artifact : folder of the trained version.
+    python : interpreter of the version's environment.
+    task : what the numbers that come out mean.
+    broken : what becomes of values that break the contract.
+    timeout : seconds that a caller waits at most.
+    entity : input column that names what the row is about; empty for none.
+    columns : data type of each input, for the description of the model.
+    contract : ``columns`` and ``ordered`` as :func:`orrery.serving.contract.checker` reads them.
+    """
+
+    model: str
+    environment: str
+    version: int
+    role: Role
+    artifact: str
+    python: str
+    task: Task = "binary"
+    broken: Policy = "mask"
+    timeout: float = 10.0
+    entity: str = ""
+    columns: dict[str, str] = msgspec.field(default_factory=dict)
+    contract: dict[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of this slot in reports: environment, model and version."""
+        return f"{self.environment}/{self.model}/{self.version}"
+
+    @property
+    def process(self) -> tuple[str, int, str, str]:
+        """Slots that agree in this share a process."""
+        return self.model, self.version, self.artifact, self.python
+
+    @property
+    def route(self) -> tuple[str, str]:
+        """Environment and model: what a request's path names."""
+        return self.environment, self.model
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """All slots of one server, numbered so that it can say which it has carried out."""
+
+    seq: int
+    slots: list[Slot] = msgspec.field(default_factory=list)
+
+
+def read(data: bytes) -> Assignment:
+    """Read an assignment.
+
+    Raises
+    ------
+    Damaged
+        If it is not one, or an environment has two champions of one model or none beside its challengers.
+    """
+    try:
+        assignment = msgspec.json.decode(data, type=Assignment)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Damaged(f"The assignment cannot be read: {error}") from error
+    champions = [slot.route for slot in assignment.slots if slot.role == "champion"]
+    for route in {slot.route for slot in assignment.slots}:
+        if champions.count(route) != 1:
+            raise Damaged(
+                f"The assignment {assignment.seq} has {champions.count(route)} champions in {'/'.join(route)}."
+            )
+    return assignment
+
+
+class AssignmentFile:
+    """The last assignment on disk, so that a start does not need the control plane.
+
+    Parameters
+    ----------
+    path : the file; its folder is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> Assignment | None:
+        """Return the last assignment, or nothing if there never was one.
+
+        Raises
+        ------
+        Damaged
+            If the file is not what was written.
+        """
+        try:
+            return read(self.path.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def save(self, assignment: Assignment) -> None:
+        """Replace the file in one step."""
+        fresh = self.path.with_suffix(f".{os.getpid()}")
+        with open(fresh, "wb") as file:
+            file.write(msgspec.json.encode(assignment))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, self.path)

@@ -1,0 +1,144 @@
+"""The life of the inference server's process: start from what is on disk, serve, and stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Literal
+
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server as Granian
+
+from orrery.errors import Damaged, NotAllowed
+from orrery.serving.assignment import AssignmentFile
+from orrery.serving.channel import Spawn
+from orrery.serving.channel import spawn as leashed
+from orrery.serving.control import ControlLink
+from orrery.serving.fleet import Fleet
+from orrery.serving.metrics import Metrics
+from orrery.serving.prediction import Journal, Predictor, microseconds
+from orrery.serving.server import Server
+from orrery.settings import Settings
+from orrery.timeline.clock import clock_of
+
+STOP_WITHIN = 60.0
+
+
+def serve(
+    settings: Settings,
+    *,
+    spawn: Spawn = leashed,
+    journal: Journal | None = None,
+    full: Literal["refuse", "shed"] = "refuse",
+    fsync: bool = False,
+) -> int:
+    """Serve until SIGTERM or SIGINT, then finish what runs; return the exit code.
+
+    Parameters
+    ----------
+    settings : home, ports and clock.
+    spawn : starts a model process; by default without containment.
+    journal : gets the predictions; by default the one in ``serving/journal`` in the home folder.
+    full : what to do when the journal cannot be written: ``refuse`` requests, or answer and ``shed`` the record.
+    fsync : whether the default journal waits for the disk, to survive a loss of power, too.
+
+    Raises
+    ------
+    NotAllowed
+        If another server runs in this home, or the port is taken.
+    """
+    folder = settings.folder("serving")
+    with _alone(folder / "lock", settings):
+        if journal is None:
+            from orrery.data.journal import Journal as Default
+
+            journal = Default(folder / "journal", "serving", fsync=fsync)
+        try:
+            asyncio.run(_run(settings, spawn, journal, full))
+        finally:
+            journal.close()
+    return 0
+
+
+async def _run(settings: Settings, spawn: Spawn, journal: Journal, full: Literal["refuse", "shed"]) -> None:
+    metrics, clock = Metrics(), clock_of(settings)
+    predictor = Predictor(journal, metrics, full)
+    file = AssignmentFile(settings.folder("serving") / "assignment.json")
+    with (
+        ThreadPoolExecutor(1, "starts-models") as starts,
+        ThreadPoolExecutor(1, "asks-control") as asks,
+    ):
+        link: ControlLink | None = None
+        fleet = Fleet(spawn, starts, predictor, metrics, lambda: link.wake() if link else None)
+        link = ControlLink(
+            settings.control_url, f"serving-{settings.serving_port}", fleet, file, lambda: predictor.served, asks
+        )
+        try:
+            last = file.load()
+        except Damaged as error:
+            print(f"orrery: {error.what} It is asked for anew.", file=sys.stderr, flush=True)
+            last = None
+        if last is not None:
+            fleet.apply(last)
+        app = Server(
+            fleet, predictor, metrics, lambda: microseconds(clock.now()), settings.replay, version("orrery-ml")
+        )
+        following = asyncio.create_task(link.run())
+        await _listen(app, settings.serving_port)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await fleet.stop()
+
+
+async def _listen(app: Server, port: int) -> None:
+    """Answer requests until a signal comes, and finish those that are running then."""
+    server = Granian(
+        app,
+        address="127.0.0.1",
+        port=port,
+        interface=Interfaces.RSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=1024,
+        log_enabled=False,
+    )
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        server.stop()  # type: ignore[no-untyped-call]
+        loop.call_later(STOP_WITHIN, os._exit, 1)  # somebody holds on to a request for longer than any timeout
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    gc.freeze()  # what was imported lives for ever: collections need not look at it
+    await server.serve()
+
+
+@contextlib.contextmanager
+def _alone(path: os.PathLike[str], settings: Settings) -> Iterator[None]:
+    """Hold the home's lock, and see that nobody listens on the port: granian would share it silently."""
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise NotAllowed(
+                f"An inference server already runs in {settings.home}.", todo="Stop it first, or give another --home."
+            ) from None
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", settings.serving_port))
+            except OSError:
+                raise NotAllowed(
+                    f"Port {settings.serving_port} is taken.", todo="Set ORRERY_SERVING_PORT to a free one."
+                ) from None
+        yield

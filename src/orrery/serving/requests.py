@@ -1,0 +1,128 @@
+"""A request for predictions, whatever protocol it came in, and its answer."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from orrery.errors import NotUnderstood
+from orrery.serving.assignment import Slot
+from orrery.serving.contract import Broken, Columns
+from orrery.serving.refusals import TooLarge
+
+MAX_ROWS = 100_000
+MAX_ID = 200
+
+_CELLS = frozenset({int, float, str, bool, type(None)})
+_boot, _numbers = os.urandom(8).hex(), count()
+
+
+class Request(msgspec.Struct):
+    """Some rows, by column.
+
+    Parameters
+    ----------
+    id : name of the request; a row is ``id#row``.
+    columns : the inputs as received: numbers, text, true or false, null.
+    rows : number of rows.
+    single : whether it is one row that was not in a list.
+    """
+
+    id: str
+    columns: Columns
+    rows: int
+    single: bool = False
+
+
+class Answer(msgspec.Struct):
+    """What the champion said.
+
+    Parameters
+    ----------
+    request, slot : what was asked, and who answered.
+    output : numbers of each row: for a binary task the probability of the positive class, for a multiclass one the
+        probability of each class, for regression the predicted value.
+    broken : columns of each row that break the contract; nothing when none does.
+    missing, extra : inputs that the model knows and that were not sent, and the other way round.
+    """
+
+    request: Request
+    slot: Slot
+    output: list[list[Any]]
+    broken: Broken | None
+    missing: list[str]
+    extra: list[str]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the caller should know besides the numbers; empty in the good case."""
+        said = {"broken": self.broken, "missing": self.missing, "extra": self.extra}
+        return {name: value for name, value in said.items() if value}
+
+
+def request(columns: Columns, given_id: object = None, single: bool = False) -> Request:
+    """Return a request that has been looked at.
+
+    Raises
+    ------
+    NotUnderstood
+        If there are no rows, columns of different lengths, a cell that holds a list or an object, a column name that
+        is reserved, or an id that is not a short text.
+    TooLarge
+        If there are more than :data:`MAX_ROWS` rows.
+    """
+    rows = -1
+    for name, values in columns.items():
+        if rows < 0:
+            rows, first = len(values), name
+        elif len(values) != rows:
+            raise NotUnderstood(f"Column {name} has {len(values)} rows and column {first} has {rows}.")
+        if name[:1] == "_" or not name:
+            raise NotUnderstood(
+                f"A column cannot be called {name!r}.", todo="Names that begin with _ are orrery's own."
+            )
+        if not _CELLS.issuperset(map(type, values)):
+            raise NotUnderstood(_odd_cell(name, values))
+    if rows <= 0:
+        raise NotUnderstood("The request holds no rows.")
+    if rows > MAX_ROWS:
+        raise TooLarge(f"The request holds {rows} rows.", todo=f"Send at most {MAX_ROWS} at once.")
+    return Request(_checked_id(given_id), columns, rows, single)
+
+
+def by_column(records: list[dict[str, Any]]) -> Columns:
+    """Turn rows into columns; what a row does not have is null.
+
+    Raises
+    ------
+    NotUnderstood
+        If a row is not an object.
+
+    Examples
+    --------
+    >>> by_column([{"a": 1, "b": 2}, {"a": 3}])
+    {'a': [1, 3], 'b': [2, None]}
+    """
+    names: dict[str, None] = {}
+    for row, record in enumerate(records):
+        if type(record) is not dict:
+            raise NotUnderstood(f"Row {row} is not an object of columns.")
+        names.update(dict.fromkeys(record))
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _checked_id(given: object) -> str:
+    if given is None or given == "":
+        return f"{_boot}-{next(_numbers):x}"
+    if not isinstance(given, str) or len(given) > MAX_ID or not (given.isascii() and given.isprintable()):
+        raise NotUnderstood(f"A request's id is an ASCII text of at most {MAX_ID} characters.")
+    return given
+
+
+def _odd_cell(name: str, values: list[Any]) -> str:
+    row = next(row for row, value in enumerate(values) if type(value) not in _CELLS)
+    what = "a list" if isinstance(values[row], list) else "an object"
+    return f"Column {name} of row {row} holds {what}; a cell is a number, text, true, false or null."

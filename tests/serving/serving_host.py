@@ -1,0 +1,54 @@
+"""A model process that needs nothing but msgspec: what it does stands in tiny.json of its folder, or in the request.
+
+The output of each row is ``value``, or what the column ``echo`` holds.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+
+def tell(told, content):
+    frame = msgspec.msgpack.encode(content)
+    told.write(len(frame).to_bytes(4, "little") + frame)
+
+
+def answer(plan, request):
+    columns, rows = request["columns"], request["n"]
+    time.sleep(plan.get("sleep", 0))
+    if "die" in columns.get("do", ()):
+        os._exit(9)
+    if "hang" in columns.get("do", ()):
+        time.sleep(3600)
+    if "short" in columns.get("do", ()):
+        rows -= 1
+    if "fail" in columns.get("do", ()):
+        return {
+            "id": request["id"],
+            "error": {"kind": "project", "what": "ZeroDivisionError", "column": "", "row": None},
+        }
+    if "odd" in columns.get("do", ()):
+        return {"id": request["id"], "error": {"kind": "rows", "what": "not a day", "column": "do", "row": 0}}
+    output = [[value] for value in columns.get("echo", [plan.get("value", 0.5)] * rows)]
+    missing = [name for name in plan.get("needs", ()) if name not in columns]
+    return {"id": request["id"], "output": output[:rows], "missing": missing, "extra": []}
+
+
+def main():
+    given, told = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    plan = json.loads((Path(sys.argv[1]) / "tiny.json").read_text())
+    time.sleep(plan.get("start", 0))
+    if "fails" in plan:
+        tell(told, {"error": {"what": plan["fails"]}})
+        sys.exit(1)
+    tell(told, {"ready": True, "columns": {"age": "Int64", "city": "String"}})
+    while len(head := given.read(4)) == 4:
+        tell(told, answer(plan, msgspec.msgpack.decode(given.read(int.from_bytes(head, "little")))))
+
+
+if __name__ == "__main__":
+    main()

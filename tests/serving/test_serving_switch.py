@@ -1,0 +1,237 @@
+"""Versions change, processes die, the control plane goes away: callers do not notice, or are told when to come back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+
+
+class Load:
+    """Clients that ask without pause; leaving the block stops them."""
+
+    def __init__(self, server: Any, clients: int) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.versions: Counter[int] = Counter()
+        self.slowest = 0.0
+        self.no_retry_after = 0
+        self._stop = threading.Event()
+        self._url = f"http://127.0.0.1:{server.port}"
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def _ask(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=20) as http:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                try:
+                    answer = http.post("/models/m/predict", json={"age": 40})
+                except httpx.TransportError:
+                    self.statuses[0] += 1
+                    continue
+                self.slowest = max(self.slowest, time.monotonic() - began)
+                self.statuses[answer.status_code] += 1
+                if answer.status_code == 200:
+                    self.versions[answer.json()["version"]] += 1
+                elif "retry-after" not in answer.headers:
+                    self.no_retry_after += 1
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_twenty_switches_under_load_lose_no_request(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1), server.slot(2, "shadow"))
+    with Load(server, 4) as load:
+        for number in range(2, 22):
+            server.assign(server.slot(number), server.slot(number - 1, "guard"))
+            assert server.predict().json()["version"] == number
+    assert set(load.statuses) == {200}
+    assert sum(load.statuses.values()) > 200
+    assert len(load.versions) >= 20
+    assert len(server.until(lambda: len(server.models()) == 2 and server.models())) == 2
+    journal = Counter(row["_version"] for row in server.journal() if row["_role"] == "champion")
+    assert sum(journal.values()) == sum(load.statuses.values()) + 20
+
+
+def test_an_old_version_finishes_what_it_was_asked(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1, plan={"sleep": 1.0}))
+    answers: list[int] = []
+    thread = threading.Thread(target=lambda: answers.append(server.predict().json()["version"]))
+    thread.start()
+    time.sleep(0.3)
+    server.assign(server.slot(2))
+    with httpx.Client() as http:
+        later = http.post(f"http://127.0.0.1:{server.port}/models/m/predict", json={"age": 1}).json()
+    assert (later["version"], answers) == (2, [])
+    thread.join()
+    assert answers == [1]
+
+
+def test_a_version_that_cannot_start_does_not_replace_the_old_one(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1))
+    report = server.assign(server.slot(2, plan={"fails": "the artifact is damaged"}))
+    assert report["failed"] == {"production/m/2": "the artifact is damaged"}
+    assert server.predict().json()["version"] == 1
+    server.assign(server.slot(3))
+    assert server.predict().json()["version"] == 3
+    assert server.control.reports[-1]["failed"] == {}
+
+
+def test_a_champion_that_cannot_start_is_said_at_once(server: Any) -> None:
+    server.start()
+    assert server.predict().status_code == 503
+    assert server.http.get("/v2/health/ready").status_code == 503
+    server.assign(server.slot(1, plan={"fails": "no memory"}))
+    answer = server.predict()
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "Version 1 of m cannot be started: no memory." in answer.json()["error"]
+    assert server.http.get("/v2/models/m/ready").status_code == 503
+    missing = server.assign(server.slot(2, python="/nowhere/python"))
+    assert "/nowhere/python" in missing["failed"]["production/m/2"]
+
+
+def test_a_killed_model_comes_back_under_load(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1, plan={"start": 0.2}))
+    with Load(server, 4) as load:
+        for _ in range(3):
+            before = load.statuses[200]
+            server.until(lambda before=before: load.statuses[200] > before + 20)
+            server.models()[0].kill()
+            server.until(lambda: server.count("orrery_requests_total", code="200") and len(server.models()) == 1)
+        before = load.statuses[200]
+        server.until(lambda: load.statuses[200] > before + 20)
+    assert set(load.statuses) <= {200, 503}
+    assert load.no_retry_after == 0
+    assert server.count("orrery_model_restarts_total") == 3
+
+
+def test_a_request_that_kills_the_model_harms_only_itself(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1))
+    answer = server.predict({"do": "die"})
+    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+    assert "ended twice" in answer.json()["error"]
+    assert server.predict().status_code == 200
+
+
+def test_a_model_that_hangs_is_ended(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1, timeout=0.5))
+    first = server.models()[0].pid
+    began = time.monotonic()
+    answer = server.predict({"do": "hang"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert 0.5 <= time.monotonic() - began < 2
+    server.until(lambda: server.predict().status_code == 200)
+    assert [process.pid for process in server.models()] != [first]
+
+
+def test_an_environment_has_its_own_versions_and_shares_processes(server: Any) -> None:
+    server.start()
+    server.assign(
+        server.slot(1),
+        server.slot(2, environment="staging"),
+        server.slot(1, environment="test"),
+        server.slot(9, model="n"),
+    )
+    post = server.http.post
+    assert post("/env/staging/models/m/predict", json={"age": 1}).json()["version"] == 2
+    assert post("/env/test/models/m/predict", json={"age": 1}).json()["version"] == 1
+    assert post("/models/n/predict", json={"age": 1}).json()["version"] == 9
+    assert len(server.models()) == 3
+    several = post("/invocations", json={"inputs": {"age": [1]}})
+    assert (several.status_code, "2 models are served" in several.json()["error"]) == (404, True)
+    assert post("/env/staging/invocations", json={"inputs": {"age": [1]}}).status_code == 200
+    server.assign(server.slot(1))
+    assert post("/env/staging/models/m/predict", json={"age": 1}).status_code == 404
+
+
+def test_it_starts_and_serves_without_the_control_plane(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1))
+    server.control.close()
+    time.sleep(0.5)
+    assert server.predict().status_code == 200
+    assert server.stop() == 0
+    server.start()
+    assert server.predict().json()["version"] == 1
+    assert server.http.get("/v2/health/ready").status_code == 200
+
+
+def test_a_damaged_assignment_file_is_fetched_anew(server: Any) -> None:
+    (server.home / "serving").mkdir()
+    (server.home / "serving" / "assignment.json").write_text("{")
+    server.start()
+    server.assign(server.slot(1))
+    assert server.predict().status_code == 200
+    server.control.assignment = {"seq": 99, "slots": [server.slot(2, "shadow")]}
+    server.until(lambda: "0 champions" in (server.folder / "log").read_text())
+    assert server.predict().json()["version"] == 1
+
+
+def test_polling_costs_little_and_counts_are_reported(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1))
+    server.predict()
+    server.until(lambda: server.control.not_modified > 4)
+    server.until(lambda: server.control.reports[-1]["served"] == {"production/m/1": 1})
+    assert server.control.reports[-1]["server"] == f"serving-{server.port}"
+
+
+def test_sigterm_finishes_what_runs(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1, plan={"sleep": 1.0}), server.slot(2, "shadow"))
+    answers: list[int] = []
+    thread = threading.Thread(target=lambda: answers.append(server.predict().status_code))
+    thread.start()
+    time.sleep(0.3)
+    children = server.models()
+    assert server.stop() == 0
+    thread.join()
+    assert answers == [200]
+    assert {row["_version"] for row in server.journal()} == {1, 2}
+    assert (server.home / "journal" / "closed").exists()
+    assert not any(child.is_running() for child in children)
+
+
+def test_a_second_server_is_refused(server: Any) -> None:
+    server.start()
+    argv = [sys.executable, "-m", "orrery.serving", "--home", str(server.home)]
+    second = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    assert second.returncode == 2
+    assert "An inference server already runs" in second.stderr
+
+
+@pytest.mark.parametrize("heavy", ["fastapi", "polars", "sqlalchemy", "mlflow", "numpy", "pyarrow", "httpx"])
+def test_the_process_stays_light(heavy: str) -> None:
+    program = "import sys, orrery.serving.process, orrery.serving.__main__; print(sorted(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=20)
+    assert f"'{heavy}'" not in shown.stdout
+    assert "'msgspec'" in shown.stdout
+
+
+def test_memory_is_small(server: Any) -> None:
+    import psutil
+
+    server.start()
+    server.assign(server.slot(1))
+    for _ in range(200):
+        server.predict()
+    assert psutil.Process(server.process.pid).memory_info().rss < 60 << 20
