@@ -319,8 +319,18 @@ def test_what_cannot_be_keyed_is_never_cached_and_says_why(project: Any) -> None
     assert project.run("reader").values["reader"] == ["a", "b", "c"]
 
 
-def test_code_that_can_reach_anything_depends_on_the_whole_project(project: Any) -> None:
-    project.write("import importlib\ndef step(*, name='plug'):\n    return importlib.import_module(name).value()")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import importlib\ndef step(*, name='plug'):\n    return importlib.import_module(name).value()",
+        "from importlib import import_module as get\ndef step(*, name='plug'):\n    return get(name).value()",
+        "def step(*, name='plug'):\n    import importlib as il\n    return il.import_module(name).value()",
+        "def step(*, name='plug'):\n    return __import__(name).value()",
+        "import plug\ndef step(*, name='value'):\n    return getattr(plug, name)()",
+    ],
+)
+def test_code_that_can_reach_anything_depends_on_the_whole_project(project: Any, code: str) -> None:
+    project.write(code)
     project.write("def value():\n    return 1", "plug.py")
     assert project.run("step").values["step"] == 1
     assert project.report("step").cached

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ _INLINE_BYTES = 4096
 """Values up to this size stand in the record itself: one file for a small step instead of two."""
 _ABANDONED_SECONDS = 24 * 3600
 """Temporary files older than this belong to a process that died."""
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Cache:
 
     def store(self, record: Record, value: Encoded) -> Record:
         """Write a value and its record; returns the record as written."""
-        fields = asdict(record)
+        fields = dict(vars(record))
         if len(value.data) <= _INLINE_BYTES:
             fields["inline"] = base64.b64encode(value.data).decode()
         else:
@@ -173,13 +174,14 @@ class Cache:
                         continue  # another process pruned it
 
     def _write(self, path: str, content: bytes) -> None:
-        temporary_folder = f"{self.folder}/tmp"
+        temporary = f"{self.folder}/tmp/{os.getpid()}-{next(_numbers)}-{time.time_ns()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
-            handle, temporary = tempfile.mkstemp(dir=temporary_folder)
+            handle = os.open(temporary, flags, 0o600)
         except FileNotFoundError:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.makedirs(temporary_folder, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=temporary_folder)
+            os.makedirs(f"{self.folder}/tmp", exist_ok=True)
+            handle = os.open(temporary, flags, 0o600)
         try:
             with open(handle, "wb", buffering=0) as file:
                 view = memoryview(content)
@@ -196,7 +198,7 @@ class Cache:
 
 
 def _place(top: str, name: str) -> str:
-    return f"{top}/{name[:2]}/{name}"
+    return f"{top}/{name}"
 
 
 def _touch(path: str) -> None:

@@ -92,7 +92,7 @@ class Execution:
         self._reports: dict[str, StepReport] = {}
         self._ran: dict[str, StepReport] = {}
         self._readers: dict[str, int] = {}
-        self._names = [step.name for step in self.steps]
+        self._names = {step.name: place for place, step in enumerate(self.steps)}
 
     def run(self) -> RunResult:
         """Make the targets."""
@@ -287,7 +287,7 @@ class Execution:
             self.cache.forget(record)
             self._unusable.add(record.key)  # also when it cannot be removed
         # It will be computed again, perhaps to another result: nothing that was decided after it stands.
-        for later in self._names[self._names.index(name) :]:
+        for later in list(self._names)[self._names[name] :]:
             self._reports.pop(later, None)
             self._values.pop(later, None)
         raise _Again

@@ -24,7 +24,7 @@ from orrery.training.source import (
     dynamic,
     literals,
     local_imports,
-    normal_form,
+    survey,
 )
 from orrery.training.values import digest
 
@@ -197,20 +197,20 @@ class Walk:
         without_defaults: bool = False,
     ) -> None:
         assert source is not None
-        text = digest(normal_form(node, without_defaults=without_defaults))
+        text, nodes = survey(node, without_defaults=without_defaults)
         name = f"code {label}" if without_defaults else f"helper {label}"
         # Two lambdas of one line share a label.
         self.found.fixed[name] = digest(self.found.fixed.get(name, ""), text)
-        self.found.files |= literals(node)
+        self.found.files |= literals(nodes)
         used_names = source.globals_of(node)
-        for used in sorted(dynamic(node, lambda name: _meant(name, used_names, namespace))):
+        for used in sorted(dynamic(nodes, lambda name: _meant(name, used_names, namespace))):
             self.found.warnings.add(f"{label} uses {used}, whose result can change unseen")
             if used in WHOLE_PROJECT:
                 self._everything()
         for name in sorted(used_names):
             self._name(namespace, name, node)
         package = namespace.get("__package__") or ""
-        for imported in local_imports(node):
+        for imported in local_imports(nodes):
             self._local_import(label, package, *imported)
 
     def _name(self, namespace: dict[str, Any], name: str, node: Definition | None) -> None:

@@ -1,0 +1,162 @@
+"""CPU time per trivial step of a pipeline, with lineage recorded, against apache-hamilton with its cache.
+
+``python benchmarks/pipeline.py`` prints a table; with ``--write`` it is kept in ``benchmarks/results/pipeline.md``. Needs
+``pip install orrery-ml[bench]``.
+
+Each step adds one to what the step before gave. The cost of a step is the slope between a short and a long chain, loading
+and keying the source of its function included; what a run costs once is not. The two libraries take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+SHORT, LONG = 50, 250
+RESULTS = Path(__file__).parent / "results" / "pipeline.md"
+
+Run = Callable[[Path, int, Path], int]
+
+
+def write_project(folder: Path, steps: int) -> Path:
+    """A chain of `steps` functions; typed, because Hamilton wants types."""
+    text = "def s0(start: int) -> int:\n    return start + 1\n\n\n"
+    text += "\n\n".join(f"def s{i}(s{i - 1}: int) -> int:\n    return s{i - 1} + 1\n" for i in range(1, steps))
+    project = folder / f"chain{steps}"
+    project.mkdir()
+    (project / "pipeline.py").write_text(text)
+    return project
+
+
+def orrery(project: Path, steps: int, cache: Path) -> int:
+    from orrery.training.pipeline import Cache, Input, Pipeline, load_module
+
+    pipeline = Pipeline(load_module(project), ["start"])
+    target = f"s{steps - 1}"
+    result = pipeline.run(target, {"start": Input(0, "v1")}, {}, Cache(cache), "environment")
+    assert len(result.reports) == steps and all(report.inputs for report in result.reports)
+    return int(result.values[target])
+
+
+def hamilton(project: Path, steps: int, cache: Path) -> int:
+    from hamilton import driver
+
+    spec = importlib.util.spec_from_file_location(project.name, project / "pipeline.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[project.name] = module
+    spec.loader.exec_module(module)
+    built = driver.Builder().with_modules(module).with_cache(path=str(cache)).build()
+    target = f"s{steps - 1}"
+    return int(built.execute([target], inputs={"start": 0})[target])
+
+
+def cpu_ms(run: Run, project: Path, steps: int, cache: Path) -> float:
+    started = time.process_time()
+    assert run(project, steps, cache) == steps
+    return (time.process_time() - started) * 1000
+
+
+def measure(rounds: int) -> dict[tuple[str, str], list[float]]:
+    """Library and kind of run to CPU milliseconds per further step, one for each round."""
+    found: dict[tuple[str, str], list[float]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        projects = {steps: write_project(folder, steps) for steps in (SHORT, LONG)}
+        for number in range(rounds + 1):
+            for name, run in {"orrery": orrery, "apache-hamilton": hamilton}.items():
+                for kind in ("miss", "hit"):
+                    spent = {
+                        steps: cpu_ms(run, project, steps, folder / f"cache-{name}-{steps}")
+                        for steps, project in projects.items()
+                    }
+                    if number:  # the first round imports and warms up
+                        slope = (spent[LONG] - spent[SHORT]) / (LONG - SHORT)
+                        found.setdefault((name, kind), []).append(slope)
+                for steps in projects:
+                    shutil.rmtree(folder / f"cache-{name}-{steps}")
+    return found
+
+
+def process_cpu_seconds(code: str, times: int) -> float:
+    """CPU seconds of a whole Python process, its start included; the median of several."""
+    spent = []
+    for _ in range(times):
+        before = os.times()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        after = os.times()
+        spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    return statistics.median(spent)
+
+
+def whole_processes(times: int) -> dict[str, tuple[float, float]]:
+    """Library to CPU seconds of its import, and of a process that finds all 50 steps in the cache."""
+    here = str(Path(__file__).parent)
+    imports = {"orrery": "import orrery.training.pipeline", "apache-hamilton": "from hamilton import driver"}
+    found = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        project = write_project(folder, SHORT)
+        empty = process_cpu_seconds("", times)
+        for name, code in imports.items():
+            function = "orrery" if name == "orrery" else "hamilton"
+            whole = (
+                f"import sys; sys.path.insert(0, {here!r}); from pathlib import Path; import pipeline as b; "
+                f"b.{function}(Path({str(project)!r}), {SHORT}, Path({str(folder / name)!r}))"
+            )
+            subprocess.run([sys.executable, "-c", whole], check=True)
+            found[name] = process_cpu_seconds(code, times) - empty, process_cpu_seconds(whole, times)
+    return found
+
+
+def table(rounds: int) -> str:
+    steps, processes = measure(rounds), whole_processes(max(3, rounds // 3))
+    lines = [
+        "| | step, miss (CPU ms) | step, hit (CPU ms) | import (CPU s) | process, 50 cached steps (CPU s) |",
+        "|---|---|---|---|---|",
+    ]
+    for name in processes:
+        cells = [
+            f"{statistics.median(steps[name, kind]):.3f} [{min(steps[name, kind]):.3f}, {max(steps[name, kind]):.3f}]"
+            for kind in ("miss", "hit")
+        ]
+        cells += [f"{seconds:.2f}" for seconds in processes[name]]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="CPU time per trivial pipeline step.")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--write", action="store_true", help=f"keep the table in {RESULTS.name}")
+    chosen = parser.parse_args()
+    text = table(chosen.rounds)
+    print(text)
+    if chosen.write:
+        command = shlex.join(["python", "benchmarks/pipeline.py", *sys.argv[1:]])
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(
+            "# Pipelines: cost of a trivial step\n\n"
+            f"`{command}`; medians of {chosen.rounds} rounds in turn, [least, most]; Python "
+            f"{platform.python_version()}, {os.cpu_count()} cores shared with other work (trust the ratios), "
+            f"sf-hamilton {version('sf-hamilton')}.\n\n"
+            f"A step's cost is the slope between chains of {SHORT} and {LONG} steps, loading and keying the source of "
+            "its function included; both record lineage. Goals, on quiet cores: at most 1 ms on a miss, 0.2 ms on a "
+            f"hit.\n\n{text}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
