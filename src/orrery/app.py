@@ -237,7 +237,7 @@ class Orrery:
 
 def follow_with_aliases(connection: sa.Connection, events: list[Event]) -> None:
     """Let the registry's aliases follow the pointers that events moved, in the same transaction."""
-    from orrery.registry.aliases import set_alias
+    from orrery.registry.versions import set_alias
 
     for event in events:
         if event.kind in ("promoted", "rolled_back"):

@@ -8,6 +8,7 @@ r"""The project file ``orrery.toml``: what it may say, what it means, and what h
 from __future__ import annotations
 
 import difflib
+import graphlib
 import tomllib
 from typing import Annotated, Any, get_args
 
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from orrery.errors import NotUnderstood
-from orrery.types import Task, check_name, parse_duration
+from orrery.types import PRODUCTION, Task, check_name, parse_duration
 
 Duration = Annotated[str, Meta(description="A length of time: 90s, 15m, 12h, 7d, 2w.")]
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -292,7 +293,18 @@ def _with_defaults(spec: Spec) -> Spec:
         gates = replace(gates, segments=replace(gates.segments, by=spec.model.segments))
     if not gates.holdout:
         gates = replace(gates, holdout="7d" if spec.model.time else "0.2")
-    return replace(spec, rollout=rollout, gates=gates)
+    return replace(spec, rollout=rollout, gates=gates, environments=_in_order(spec.environments))
+
+
+def _in_order(environments: dict[str, Environment]) -> dict[str, Environment]:
+    """Put what is needed before what needs it; the order in the file says nothing (JSON would not keep it)."""
+    needs = {
+        name: [need for need in rules.needs if need in environments] for name, rules in sorted(environments.items())
+    }
+    try:
+        return {name: environments[name] for name in graphlib.TopologicalSorter(needs).static_order()}
+    except graphlib.CycleError as error:
+        raise NotUnderstood(f"The environments {' -> '.join(error.args[1])} need each other.") from None
 
 
 def _check(spec: Spec, source: str) -> None:
@@ -349,7 +361,7 @@ def _check_durations(spec: Spec, source: str) -> None:
 
 
 def _check_environments(spec: Spec, source: str) -> None:
-    if "production" not in spec.environments:
+    if PRODUCTION not in spec.environments:
         raise NotUnderstood(f"{source}: [environments] has no production.")
     seen: list[str] = []
     for name, environment in spec.environments.items():
@@ -359,6 +371,8 @@ def _check_environments(spec: Spec, source: str) -> None:
                 continue
             raise NotUnderstood(
                 f"{source}: [environments.{name}] needs {need!r}, which is nothing known.",
-                todo=f"Use tests, gates, review, review:ROLE or an environment above it ({', '.join(seen) or '-'}).",
+                todo=f"Use tests, gates, review, review:ROLE or an environment ({', '.join(spec.environments)}).",
             )
         seen.append(name)
+    if seen[-1] != PRODUCTION:
+        raise NotUnderstood(f"{source}: [environments.{seen[-1]}] does not lead to production.")

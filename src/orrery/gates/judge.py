@@ -9,7 +9,7 @@ from orrery.gates.verdict import Evidence, Verdict
 def judge(evidence: Evidence) -> dict[str, Verdict]:
     """Return the verdict of every gate by name; the candidate passes when none refused.
 
-    The gate of the primary loss must be able to tell: where it is insufficient, it refuses.
+    At least one metric must be able to tell: where all are insufficient, the first refuses.
     """
     spec = evidence.spec
     verdicts: dict[str, Verdict] = {}
@@ -26,7 +26,7 @@ def judge(evidence: Evidence) -> dict[str, Verdict]:
         if found is not None:
             verdicts[name] = found
     first = next(iter(spec.gates.metrics))
-    if verdicts[first].verdict == "insufficient":
+    if all(verdicts[name].verdict == "insufficient" for name in spec.gates.metrics):
         verdicts[first] = Verdict(verdict="refused", why=verdicts[first].why, numbers=verdicts[first].numbers)
     return verdicts
 

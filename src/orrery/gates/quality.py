@@ -10,8 +10,9 @@ import numpy as np
 from orrery.gates.verdict import Evidence, Verdict
 from orrery.spec import Limit
 from orrery.stats import paired_interval
+from orrery.stats.checks import FloatArray
 from orrery.stats.intervals import Interval
-from orrery.stats.measure import FloatArray, higher_is_better, metric, row_losses
+from orrery.stats.measure import higher_is_better, metric, row_losses
 
 LEAST = 50  # rows below which a metric decides nothing
 

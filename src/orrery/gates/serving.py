@@ -58,8 +58,8 @@ def row_wise(evidence: Evidence) -> Verdict | None:
     if evidence.row_wise > SKEW:
         return Verdict(
             verdict="refused",
-            why=f"Features of a row change by up to {evidence.row_wise:.3g} with the rows beside it: serving would differ "
-            "from training. Keep what is learned from many rows in a step named in [pipeline] keep.",
+            why=f"Features of a row change by up to {evidence.row_wise:.3g} with the rows beside it: serving would "
+            "differ from training. Keep what is learned from many rows in a step named in [pipeline] keep.",
             numbers={"difference": evidence.row_wise},
         )
     return Verdict(verdict="passed", why="Features of a row depend on that row alone.")

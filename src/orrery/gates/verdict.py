@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from orrery.spec import Spec
-from orrery.stats.measure import FloatArray
+from orrery.stats.checks import FloatArray
 
 Outcome = Literal["passed", "refused", "insufficient"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from orrery.errors import NotAllowed, NotFound
 from orrery.timeline.event import Draft
 from orrery.timeline.state import ModelState, Version
-from orrery.types import digest
+from orrery.types import PRODUCTION, digest
 
 
 def approve(
@@ -61,22 +61,18 @@ def reject(model: ModelState, number: int, *, why: str, actor: str) -> list[Draf
         If the version was rejected or deleted already, or answers somewhere.
     """
     version = _open(model, number)
-    for lane in model.lanes.values():
-        if lane.champion == number:
-            raise NotAllowed(f"Version {number} answers in {lane.environment}.", todo="Roll back or retire it instead.")
+    if model.lane(PRODUCTION).champion == number:
+        raise NotAllowed(f"Version {number} answers in production.", todo="Roll back or retire it instead.")
     commit = model.commits[version.commit]
     owner = str(commit.spec["model"].get("owner") or commit.author)
     issue = digest(f"{model.name}/{number}/rejected")[:12]
     title = f"Version {number} was rejected by {actor}: {why}"
     drafts = [_draft("rejected", model, number, "", why, actor, {"role": ""})]
     for lane in model.lanes.values():
-        if number in lane.challengers:
+        if lane.champion == number or number in lane.challengers:
             words = f"Rejected by {actor}: {why}"
-            drafts.append(
-                _draft(
-                    "retired", model, number, lane.environment, words, actor, {"role": lane.challengers[number].role}
-                )
-            )
+            role = "champion" if lane.champion == number else lane.challengers[number].role
+            drafts.append(_draft("retired", model, number, lane.environment, words, actor, {"role": role}))
     facts: dict[str, object] = {"issue": issue, "title": title, "owner": owner}
     drafts.append(_draft("issue_opened", model, number, "", title, "orrery/review", facts))
     return drafts

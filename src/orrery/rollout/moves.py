@@ -9,7 +9,7 @@ from orrery.errors import NotAllowed, NotFound
 from orrery.spec import Burden, Spec
 from orrery.timeline.event import Draft
 from orrery.timeline.state import Challenger, Lane, ModelState, Version
-from orrery.types import format_instant, parse_duration
+from orrery.types import PRODUCTION, format_instant, parse_duration
 from orrery.workers.action import Action, record
 
 ACTOR = "orrery/rollout"
@@ -116,7 +116,7 @@ def policy_of_whom(model: ModelState, version: Version, environment: str, role: 
 
 def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: datetime) -> Action:
     burden, environment = burden_of(policy, version.change), lane.environment
-    if lane.champion is not None and burden.shadow and environment == list(policy.environments)[-1]:
+    if lane.champion is not None and burden.shadow and environment == PRODUCTION:
         until = format_instant(now + parse_duration(burden.max))
         why = f"A {version.change} is proven beside version {lane.champion} before it may answer."
         facts = {"role": "shadow", "until": until, "change": version.change}
@@ -149,7 +149,7 @@ def promotion(
             drafts.append(_draft("retired", model, other.version, environment, words, {"role": "guard"}))
     guard = parse_duration(burden_of(policy, version.change).guard)
     if former is not None and former != version.number:
-        if guard and environment == list(policy.environments)[-1]:
+        if guard and environment == PRODUCTION:
             until = format_instant(now + guard)
             words = (
                 f"Stays in shadow until {until[:10]}, to come back if it proves better than version {version.number}."

@@ -41,7 +41,7 @@ def due(model: ModelState, data: DataState, now: datetime) -> Iterator[Action]:
         if held is None:
             yield _trigger(model, model.commits[champion.commit], cause, data)
             return
-        yield from _note(model, cause, held, now)
+        yield from _note(model, cause, *held)
 
 
 def _for_push(model: ModelState, commit: Commit, data: DataState) -> Iterator[Action]:
@@ -107,39 +107,40 @@ def _busy(model: ModelState) -> bool:
     )
 
 
-def _held_back(model: ModelState, policy: Spec, cause: Cause, now: datetime) -> tuple[str, datetime] | None:
+def _held_back(model: ModelState, policy: Spec, cause: Cause, now: datetime) -> tuple[str, str, datetime] | None:
     automatic = [run for run in model.runs.values() if run.reason not in ("push", "hand")]
     cooldown = parse_duration(policy.triggers.cooldown)
     last = max((run.at for run in automatic), default=None)
     if last is not None and last + cooldown > now and cause.reason != "schedule":
-        return f"the last training began {last:%Y-%m-%d %H:%M}, cooldown {policy.triggers.cooldown}", last + cooldown
+        words = f"the last training began {last:%Y-%m-%d %H:%M}, cooldown {policy.triggers.cooldown}"
+        return "cooldown", words, last + cooldown
     month = [run for run in automatic if run.at > now - MONTH]
     budget = policy.triggers.budget
     if len(month) >= budget.trainings_per_month:
         until = min(run.at for run in month) + MONTH
-        return f"{len(month)} trainings in 30 days, budget {budget.trainings_per_month}", until
+        return "budget", f"{len(month)} trainings in 30 days, budget {budget.trainings_per_month}", until
     spent = sum(_cpu_hours(model, run.version) for run in month)
     if spent >= budget.cpu_hours_per_month:
         until = min(run.at for run in month) + MONTH
-        return f"{spent:.2f} CPU hours in 30 days, budget {budget.cpu_hours_per_month:g}", until
+        return "budget", f"{spent:.2f} CPU hours in 30 days, budget {budget.cpu_hours_per_month:g}", until
     return None
 
 
-def _note(model: ModelState, cause: Cause, held: tuple[str, datetime], now: datetime) -> Iterator[Action]:
-    words, until = held
-    if model.held.get(cause.mark, now) > now or cause.mark in model.held:
+def _note(model: ModelState, cause: Cause, rule: str, words: str, until: datetime) -> Iterator[Action]:
+    """Write down once, for each cause and rule, that a training was due and what held it back."""
+    mark = f"{cause.mark}/{rule}"
+    if mark in model.held:
         return
-    facts = {"cause": cause.mark, "reason": cause.reason, "until": format_instant(until), "evidence": cause.evidence}
-    why = f"{cause.why} Held back: {words}."
+    facts = {"cause": mark, "reason": cause.reason, "until": format_instant(until), "evidence": cause.evidence}
     draft = Draft(
         kind="not_triggered",
         actor="orrery/triggers",
-        why=why,
+        why=f"{cause.why} Held back: {words}.",
         model=model.name,
         environment=PRODUCTION,
         data=facts,
     )
-    yield record(f"held:{model.name}:{cause.mark}", draft)
+    yield record(f"held:{model.name}:{mark}", draft)
 
 
 def _trigger(model: ModelState, commit: Commit, cause: Cause, data: DataState) -> Action:

@@ -1,0 +1,412 @@
+"""The loop in a world that obeys: every action ends as its event, people and monitors do as they please."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orrery import spec as specs
+from orrery.app import Orrery
+from orrery.errors import NotAllowed, NotFound
+from orrery.loop import decide
+from orrery.review import commands as review
+from orrery.rollout import moves
+from orrery.timeline.event import GENESIS, Draft, Event, seal
+from orrery.timeline.state import DataState, ModelState, fold, fold_data
+from orrery.types import format_instant
+from orrery.workers.action import Action
+
+PROJECT = """
+[model]
+name = "tides"
+task = "regression"
+target = "height"
+time = "at"
+owner = "nora"
+[data]
+tides = "tides"
+[environments.staging]
+needs = ["tests", "gates"]
+[environments.production]
+needs = ["staging", "review:quality"]
+[triggers]
+schedule = "0 0 1 * *"
+cooldown = "2d"
+[triggers.budget]
+trainings_per_month = 4
+[monitors]
+every = "1d"
+"""
+START = datetime(2013, 1, 1, tzinfo=UTC)
+
+
+class World:
+    """A timeline in memory, and workers whose every action succeeds."""
+
+    def __init__(self, refuse: set[int] | None = None) -> None:
+        self.now = START
+        self.events: list[Event] = []
+        self.ids: dict[str, Event] = {}
+        self.model = ModelState(name="tides")
+        self.data = DataState()
+        self.done: list[str] = []
+        self.refuse = refuse or set()
+        self.verdicts: dict[int, str] = {}
+
+    def append(self, drafts: list[Draft]) -> None:
+        for draft in drafts:
+            if draft.id in self.ids:
+                continue
+            prev = self.events[-1].hash if self.events else GENESIS
+            event = seal(draft, seq=len(self.events) + 1, recorded_at=self.now, prev_hash=prev)
+            self.events.append(event)
+            self.ids[draft.id] = event
+            fold(self.model, [event]) if event.model else fold_data(self.data, [event])
+
+    def push(self, commit: str, project: str = PROJECT) -> None:
+        facts = {
+            "commit": commit,
+            "message": f"work {commit}",
+            "author": "ann",
+            "spec": specs.to_dict(specs.parse(project)),
+        }
+        self.append([Draft(kind="pushed", actor="ann", why="a push", model="tides", data=facts, id=f"push-{commit}")])
+
+    def add_data(self, version: int) -> None:
+        facts = {"dataset": "tides", "version": version, "rows": 10}
+        self.append([Draft(kind="data_added", actor="ann", why="new rows", data=facts)])
+
+    def settle(self, most: int = 200) -> None:
+        for _ in range(most):
+            due = decide(self.model, self.data, self.now)
+            if not due:
+                return
+            self.do(due[0])
+        raise AssertionError(f"the loop does not settle: {[action.key for action in due]}")
+
+    def do(self, action: Action) -> None:
+        before = len(self.events)
+        self.append(list(self.outcome(action)))
+        assert len(self.events) > before, f"{action.key} is due but changes nothing"
+        assert action.key not in self.done, f"{action.key} was done twice"
+        self.done.append(action.key)
+
+    def outcome(self, action: Action) -> Iterator[Draft]:
+        if action.kind == "record":
+            yield from action.drafts
+            return
+        about = {"model": "tides", "version": action.version, "environment": action.environment, "actor": "orrery"}
+        facts: dict[str, Any] = dict(action.args)
+        kind = {"build": "built", "test": "tested", "gate": "gated", "watch": "watched", "purge": "purged"}.get(
+            action.kind
+        )
+        if action.kind == "train":
+            run = self.model.runs[action.args["run"]]
+            about["version"] = len(self.model.versions) + 1
+            facts |= {"commit": run.commit, "change": run.change, "data": run.data, "cpu_seconds": 60.0}
+            kind = "trained"
+        elif action.kind == "gate":
+            passed = action.version not in self.refuse
+            verdict = {"verdict": "passed" if passed else "refused", "why": "numbers"}
+            facts |= {"passed": passed, "gates": {"absolute_error": verdict}}
+        elif action.kind == "compare":
+            kind = "compared"
+            facts |= {"decision": self.verdicts.get(action.version or 0, "undecided"), "effect": 0.01, "n": 9}
+        elif action.kind == "build":
+            facts |= {"lock": "x", "python": "python"}
+        assert kind is not None
+        yield Draft(kind=kind, why="done", data=facts, id=action.event_id(), **about)
+
+    def approve(self, version: int, who: str = "mara") -> None:
+        self.append(review.approve(self.model, version, why="looks right", actor=who))
+
+    def alarm(self, **facts: Any) -> None:
+        lane = self.model.lane("production")
+        data = {"monitor": "calibration", "reason": "drift", "answer": "repair", **facts}
+        draft = Draft(
+            kind="alarmed",
+            actor="m",
+            why="says .2, is .3",
+            model="tides",
+            version=lane.champion,
+            environment="production",
+            data=data,
+        )
+        self.append([draft])
+
+    def pass_days(self, days: int) -> None:
+        for _ in range(days):
+            self.now += timedelta(days=1)
+            self.settle()
+
+    def first_champion(self) -> None:
+        self.add_data(1)
+        self.push("aaa")
+        self.settle()
+        self.approve(1)
+        self.settle()
+        assert self.model.lane("production").champion == 1
+
+
+def kinds(world: World, *names: str) -> list[tuple[str, int | None]]:
+    return [(event.kind, event.version) for event in world.events if event.kind in names]
+
+
+def test_a_push_becomes_a_champion_after_a_persons_yes() -> None:
+    world = World()
+    world.add_data(3)
+    world.push("aaa")
+    world.settle()
+    assert world.model.versions[1].data == {"tides": 3}
+    assert [(one.number, place, role) for one, place, role in world.model.waiting()] == [(1, "production", "quality")]
+    assert world.model.lane("staging").champion == 1 and world.model.lane("production").champion is None
+    world.approve(1)
+    world.settle()
+    assert world.model.lane("production").champion == 1
+    assert "looks right" in world.model.lane("production").why
+
+
+def test_a_push_before_its_data_waits_and_says_so() -> None:
+    world = World()
+    world.push("aaa")
+    world.settle()
+    assert "Waits for the dataset tides" in world.model.commits["aaa"].waiting
+    world.add_data(1)
+    world.settle()
+    assert 1 in world.model.versions
+
+
+def test_a_refused_version_goes_nowhere_until_somebody_overrides() -> None:
+    world = World(refuse={1})
+    world.add_data(1)
+    world.push("aaa")
+    world.settle()
+    assert not world.model.lanes
+    with pytest.raises(NotAllowed, match="refused"):
+        world.approve(1)
+    world.append(review.approve(world.model, 1, why="known flaw", actor="mara", gate="absolute_error"))
+    world.settle()
+    assert world.model.lane("staging").champion == 1
+
+
+def test_a_rejection_opens_an_issue_and_ends_the_way() -> None:
+    world = World()
+    world.add_data(1)
+    world.push("aaa")
+    world.settle()
+    world.append(review.reject(world.model, 1, why="not fair to small harbours", actor="mara"))
+    world.settle()
+    assert world.model.lane("production").champion is None and not world.model.waiting()
+    (issue,) = world.model.issues.values()
+    assert issue.owner == "nora" and "small harbours" in issue.title
+    with pytest.raises(NotAllowed):
+        world.approve(1)
+
+
+def test_new_code_is_proven_in_shadow_and_the_loser_guards() -> None:
+    world = World()
+    world.first_champion()
+    world.push("bbb")
+    world.settle()
+    world.approve(2)
+    world.settle()
+    lane = world.model.lane("production")
+    assert lane.champion == 1 and lane.challengers[2].role == "shadow"
+    world.pass_days(5)
+    assert lane.champion == 1
+    world.verdicts[2] = "promote"
+    world.pass_days(1)
+    assert lane.champion == 2 and lane.challengers[1].role == "guard"
+    world.verdicts.clear()
+    world.pass_days(15)
+    assert not lane.challengers and lane.champion == 2
+
+
+def test_proof_against_a_challenger_ends_it() -> None:
+    world = World()
+    world.first_champion()
+    world.push("bbb")
+    world.settle()
+    world.approve(2)
+    world.settle()
+    world.verdicts[2] = "abort"
+    world.pass_days(2)
+    assert world.model.lane("production").champion == 1 and "proven worse" in world.model.versions[2].left["production"]
+
+
+def test_an_undecided_challenger_ends_with_its_time() -> None:
+    world = World()
+    world.first_champion()
+    world.push("bbb")
+    world.settle()
+    world.approve(2)
+    world.pass_days(62)
+    assert "Undecided" in world.model.versions[2].left["production"]
+
+
+def test_an_alarm_is_repaired_first_then_answered_by_training() -> None:
+    world = World()
+    world.first_champion()
+    world.pass_days(3)
+    world.alarm()
+    world.settle()
+    assert world.model.lane("production").champion == 2 and world.model.versions[2].change == "repair"
+    assert "By policy 'repair', approved by mara" in world.model.lane("production").why
+    world.pass_days(3)
+    world.alarm()
+    world.settle()
+    assert world.model.versions[3].change == "refresh" and world.model.lane("production").champion == 3
+
+
+def test_a_former_champion_that_proves_better_comes_back() -> None:
+    world = World()
+    world.first_champion()
+    world.pass_days(3)
+    world.alarm(answer="refresh")
+    world.settle()
+    lane = world.model.lane("production")
+    assert lane.champion == 2 and lane.challengers[1].role == "guard"
+    world.verdicts[1] = "promote"
+    world.pass_days(2)
+    assert lane.champion == 1 and not lane.challengers
+    assert kinds(world, "rolled_back") == [("rolled_back", 1)]
+    assert "proven better" in lane.why
+
+
+def test_a_storm_of_alarms_starts_one_training_in_the_cooldown() -> None:
+    world = World(refuse={2, 3, 4, 5, 6})
+    world.first_champion()
+    for number in range(10):
+        world.alarm(monitor=f"m{number}", answer="refresh")
+    world.settle()
+    assert len(world.model.runs) == 2
+    assert any(event.kind == "not_triggered" and "cooldown" in event.why for event in world.events)
+
+
+def test_the_budget_holds_trainings_back() -> None:
+    world = World(refuse=set(range(2, 50)))
+    world.first_champion()
+    world.alarm(answer="refresh")
+    world.pass_days(28)
+    automatic = [run for run in world.model.runs.values() if run.reason == "drift"]
+    assert len(automatic) == 4
+    assert any(event.kind == "not_triggered" and "budget" in event.why for event in world.events)
+
+
+def test_the_schedule_trains_once_a_month() -> None:
+    world = World()
+    world.first_champion()
+    world.pass_days(95)
+    assert [run.at.day for run in world.model.runs.values() if run.reason == "schedule"] == [1, 1, 1]
+
+
+def test_time_that_was_slept_through_is_one_look() -> None:
+    world = World()
+    world.first_champion()
+    world.now += timedelta(days=10)
+    world.settle()
+    assert kinds(world, "watched") == [("watched", 1)]
+
+
+def test_orders_that_the_state_forbids_say_why() -> None:
+    world = World()
+    world.first_champion()
+    now = world.now
+    with pytest.raises(NotAllowed, match="no earlier champion"):
+        moves.order_rollback(world.model, "production", None, "why", "li")
+    with pytest.raises(NotAllowed, match="in use"):
+        moves.order_deletion(world.model, 1, "why", "li")
+    with pytest.raises(NotFound, match="no version 9"):
+        moves.order_promotion(world.model, 9, "production", "why", "li", now)
+    world.push("bbb")
+    world.settle()
+    with pytest.raises(NotAllowed, match="review:quality"):
+        moves.order_promotion(world.model, 2, "production", "why", "li", now)
+
+
+def test_deleted_versions_keep_their_record() -> None:
+    world = World()
+    world.first_champion()
+    world.push("bbb")
+    world.settle()
+    world.approve(2)
+    world.settle()
+    world.verdicts[2] = "promote"
+    world.pass_days(20)
+    world.append(moves.order_deletion(world.model, 1, "trained on the Celsius feed", "li"))
+    world.settle()
+    assert world.model.versions[1].deleted["why"] == "trained on the Celsius feed"  # type: ignore[index]
+    assert world.model.lane("production").tenures[0][0] == 1
+    with pytest.raises(NotAllowed):
+        moves.order_rollback(world.model, "production", 1, "why", "li")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_whatever_happens_the_loop_settles_and_a_replay_gives_the_same_state(seed: int) -> None:
+    """Random people, monitors, verdicts and crashes: invariants hold and the fold depends on the events alone."""
+    rng = random.Random(seed)
+    world = World(refuse={number for number in range(2, 60) if rng.random() < 0.3})
+    world.first_champion()
+    for step in range(25):
+        match rng.randrange(8):
+            case 0:
+                world.push(f"c{step}")
+            case 1:
+                world.add_data(step + 2)
+            case 2:
+                world.alarm(
+                    monitor=rng.choice(["features", "decay", "calibration"]), answer=rng.choice(["repair", "refresh"])
+                )
+            case 3:
+                world.verdicts = {number: rng.choice(["promote", "abort", "undecided"]) for number in range(60)}
+            case 4:
+                for version, _, _ in world.model.waiting():
+                    order = review.approve if rng.random() < 0.7 else review.reject
+                    world.append(order(world.model, version.number, why="so", actor="mara"))
+            case 5:
+                with contextlib.suppress(NotAllowed):
+                    world.append(moves.order_rollback(world.model, "production", None, "felt like it", "li"))
+            case _:
+                world.now += timedelta(days=rng.randrange(1, 9))
+        if rng.random() < 0.5:  # a crash between two actions: what is due follows from the events
+            due = decide(world.model, world.data, world.now)
+            if due:
+                world.do(due[0])
+            world.model = fold(ModelState(name="tides"), [event for event in world.events if event.model])
+        world.settle()
+        lane = world.model.lane("production")
+        assert lane.champion is not None and lane.champion not in lane.challengers
+        assert sum(end is None for _, _, end in lane.tenures) == 1
+        replayed = fold(ModelState(name="tides"), [event for event in world.events if event.model])
+        assert msgspec.msgpack.encode(replayed) == msgspec.msgpack.encode(world.model)
+
+
+def test_folded_states_are_stored_and_equal_the_replay(home: Any) -> None:
+    world = World()
+    world.first_champion()
+    world.pass_days(60)
+    orrery = Orrery(home)
+    drafts = [Draft(**{name: getattr(event, name) for name in Draft.__struct_fields__}) for event in world.events]
+    for start in range(0, len(drafts), 50):
+        orrery.append(drafts[start : start + 50])
+        orrery.model("tides")
+        orrery.states.data()
+    orrery.append([msgspec.structs.replace(drafts[-1], id=f"again-{n}", kind="business") for n in range(300)])
+    incremental = msgspec.msgpack.encode(orrery.model("tides"))
+    fresh = Orrery(home)
+    assert msgspec.msgpack.encode(fresh.model("tides")) == incremental  # from the stored state and the tail
+    fresh.states.rebuild()
+    assert msgspec.msgpack.encode(fresh.model("tides")) == incremental  # from the first event
+    at = fresh.states.at("tides", START + timedelta(days=10))
+    assert at.lane("production").champion == 1 and format_instant(at.lane("production").since) == format_instant(START)  # type: ignore[arg-type]
+    for one in (orrery, fresh):
+        one.timeline.engine.dispose()
