@@ -192,4 +192,3 @@ def _with_why(frame: pl.DataFrame, texts: list[str]) -> pl.DataFrame:
 
 def _article(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
-

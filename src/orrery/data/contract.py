@@ -140,5 +140,3 @@ def _key(name: str) -> str:
 
 def _value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-

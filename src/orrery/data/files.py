@@ -109,9 +109,7 @@ def _plan(path: str) -> pl.LazyFrame:
             return plan
         if kind in ("csv", "tsv"):
             separator = "\t" if kind == "tsv" else ","
-            plan = pl.scan_csv(
-                path, separator=separator, infer_schema_length=None, null_values=MISSING
-            )
+            plan = pl.scan_csv(path, separator=separator, infer_schema_length=None, null_values=MISSING)
         elif kind == "lines":
             plan = pl.scan_ndjson(path, infer_schema_length=None)
         else:

@@ -22,11 +22,12 @@ from orrery.types import digest
 FOLDER = "labels"
 ASIDE = "quarantined-labels"
 REACH = timedelta(days=31)
-"""How long before its label a prediction is looked for when the label came first to the lake."""
+"""How long before a prediction its label may be known: one older than that belongs to an earlier prediction of the entity."""
 
+MONTH = "_month"  # of at; divides the files
 _COUNTER = "labels"  # application id whose number is the rows so far: two writers cannot both add the next
 _SMALL_FILES = 16
-SCHEMA = {"entity": pl.String(), "at": INSTANT, "seq": pl.Int64(), "predicted": pl.Date()}
+SCHEMA = {"entity": pl.String(), "at": INSTANT, "seq": pl.Int64(), "predicted": pl.Date(), MONTH: pl.Date()}
 
 
 @dataclass(frozen=True)
@@ -109,16 +110,20 @@ class LabelTable:
             return Write(stored.with_columns(sequence), {"key": key, "accepted": asdict(outcome)}, numbers)
 
         self.table.write(decide)
-        if self.table.files() > _SMALL_FILES:
+        if self.table.files(f"{MONTH} = '{rows['at'].max():%Y-%m-01}'") > _SMALL_FILES:
             self.table.compact()
         return outcome
 
-    def known(self, until: datetime) -> pl.LazyFrame:
-        """Return the labels known at a time: ``entity, label, at, seq, predicted``, corrections included."""
-        found = self.table.scan(f"at <= '{until.isoformat()}'")
+    def known(self, since: datetime | None, until: datetime) -> pl.DataFrame:
+        """Return the labels known in ``[since, until]``, corrections included: ``entity, label, at, seq, predicted``."""
+        limits = [f"{MONTH} <= '{until.date()}'"]
+        if since is not None:
+            limits.append(f"{MONTH} >= '{since.date().replace(day=1)}'")
+        found = self.table.scan(" AND ".join(limits))
         if not found.collect_schema():
-            return pl.LazyFrame(schema={**SCHEMA, "label": pl.Float64()})
-        return found.filter(pl.col("at") <= until)
+            return pl.DataFrame(schema={**SCHEMA, "label": pl.Float64()})
+        inside = pl.col("at") <= until if since is None else pl.col("at").is_between(since, until)
+        return found.filter(inside).select("entity", "label", "at", "seq", "predicted").collect()
 
     def _weigh(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, Accepted]:
         """Part what is new from what is known; rows are weighed in order, each after those before it."""
@@ -130,10 +135,11 @@ class LabelTable:
                 history[entity].append((at, seq, label))
         for held in history.values():
             held.sort(key=lambda one: one[:2])
-        days = self._log.first_days(entities, (rows["at"].min() - REACH).date())  # type: ignore[operator]
+        earliest: datetime = rows.select(pl.col("at").min()).item()
+        days = self._log.first_days(entities, (earliest - REACH).date())
         keep: list[int] = []
         predicted: list[date | None] = []
-        counts = {"new": 0, "duplicate": 0, "unknown": 0, "conflicting": 0}
+        counts: dict[str, int] = {"new": 0, "duplicate": 0, "unknown": 0, "conflicting": 0}
         for place, (entity, label, at) in enumerate(rows.select("entity", "label", "at").iter_rows()):
             held = history[entity]
             later = bisect_right(held, at, key=lambda one: one[0])
@@ -147,7 +153,8 @@ class LabelTable:
             keep.append(place)
             predicted.append(days.get(entity))
         stored_rows = rows[keep].with_columns(pl.Series("predicted", predicted, dtype=pl.Date))
-        return stored_rows, Accepted(**counts)
+        stored_rows = stored_rows.with_columns(pl.col("at").dt.date().dt.truncate("1mo").alias(MONTH))
+        return stored_rows, Accepted(counts["new"], counts["duplicate"], counts["unknown"], counts["conflicting"])
 
     def _done(self, table: DeltaTable | None, key: str | None) -> Accepted | None:
         if table is None or key is None or table.transaction_version(_application(key)) is None:
@@ -169,7 +176,7 @@ def _read(frame: pl.DataFrame) -> pl.DataFrame:
     for name in ("entity", "label", "at"):
         if name not in frame.columns:
             raise NotUnderstood(f"Labels need the column {name!r}.", todo="They have the columns entity, label and at.")
-        empty = frame[name].is_null().arg_true()
+        empty = (frame[name].is_null() | (frame[name].cast(pl.String) == "")).fill_null(True).arg_true()
         if len(empty):
             raise NotUnderstood(
                 f"Row {empty[0] + 1} of the labels has no {name}.",

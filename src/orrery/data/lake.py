@@ -30,6 +30,12 @@ from orrery.types import check_name, digest, format_instant, parse_instant
 ROW = "_row"
 """Hidden column: the row's place in its dataset."""
 
+FOLDERS = ("datasets", "quarantine", "predictions", "labels", "quarantined-labels")
+"""Kinds of tables in a lake; each is a folder of its root."""
+
+PARTITIONS = {"predictions": ("_day",), "labels": ("_month",)}
+"""Columns that divide the files of a kind."""
+
 _COUNTER = "orrery"
 _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 
@@ -91,9 +97,10 @@ class Lake:
         self._groups: dict[str, GroupCommit[Any, Any]] = {}
         self._versions: dict[str, list[tuple[int, DatasetVersion]]] = {}
 
-    def table(self, folder: str, name: str, partition_by: Sequence[str] = ()) -> Table:
+    def table(self, folder: str, name: str) -> Table:
         """Return the table ``{root}/{folder}/{name}``, there or not yet."""
         path = f"{folder}/{check_name(name, 'name of a table')}"
+        partition_by = PARTITIONS.get(folder, ())
         with self._mutex:
             if path not in self._tables:
                 lock = None if "://" in self.root else Path(self.root, ".locks", f"{folder}-{name}")
@@ -218,12 +225,11 @@ class Lake:
 
         Versions stay as they are. Returns the number of files that were replaced.
         """
-        folders = ("datasets", "quarantine", "predictions", "labels", "quarantined-labels")
-        wanted = [("datasets", name)] if name else [(f, n) for f in folders for n in self.names(folder=f)]
+        wanted = [("datasets", name)] if name else [(f, n) for f in FOLDERS for n in self.names(folder=f)]
         replaced = 0
         for folder, table in wanted:
             keep = timedelta(days=1)  # longer than any reader holds a plan
-            replaced += self.table(folder, table, ("_day",) if folder == "predictions" else ()).compact(vacuum=keep)
+            replaced += self.table(folder, table).compact(vacuum=keep)
         return replaced
 
     def _known(self, folder: str, name: str) -> list[DatasetVersion]:
@@ -298,7 +304,9 @@ def _next(
             columns=tuple(column for column in types if column != ROW),
             about=tuple(batch.about for batch in accepted if batch.about),
         )
-    results.extend(new if entry is None and new is not None else entry for entry in outcome if entry or new)
+    for entry in outcome:
+        if (become := entry or new) is not None:
+            results.append(become)
     return new, accepted
 
 

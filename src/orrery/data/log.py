@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import polars as pl
@@ -61,7 +61,7 @@ class PredictionLog:
 
     def __init__(self, lake: Lake, model: str) -> None:
         self.model = model
-        self.table: Table = lake.table(FOLDER, model, ("_day",))
+        self.table: Table = lake.table(FOLDER, model)
         self._group = lake.group(self.table.uri, self._commit)
 
     def append(self, frame: pl.DataFrame, key: str | None = None) -> int:
@@ -75,7 +75,8 @@ class PredictionLog:
         for name in _NEEDED:
             if name not in frame.columns:
                 raise NotUnderstood(f"A row of the prediction log needs the column {name}.")
-        return self._group.submit((frame, key)) - 1
+        counted: int = self._group.submit((frame, key))
+        return counted - 1
 
     def ship(self, pieces: Sequence[Piece]) -> int:
         """Add frames of journals, each exactly once however often it is handed in; return the number of rows added."""
@@ -165,8 +166,8 @@ def _from_pieces(pieces: Sequence[Piece], schema: Mapping[str, pl.DataType]) -> 
         held.extend([None] * (height - len(held)))
         if name in COLUMNS:
             series.append(pl.Series(name, held, dtype=pl.Int64 if name == "_at" else COLUMNS[name], strict=False))
-        elif (column := _input(name, held, schema.get(name))) is not None:
-            series.append(column)
+        elif (made := _input(name, held, schema.get(name))) is not None:
+            series.append(made)
     return _fitted(pl.DataFrame(series), schema)
 
 
@@ -179,7 +180,9 @@ def _input(name: str, values: list[Any], wanted: pl.DataType | None) -> pl.Serie
         numbers = kinds <= {int, float, bool}
         wanted = pl.Boolean() if kinds == {bool} else pl.Float64() if numbers else pl.String()
     if wanted == pl.String and not kinds <= {str}:
-        values = [value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values]
+        values = [
+            value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values
+        ]
     elif not kinds <= {int, float, bool} and wanted != pl.String:
         values = [value if isinstance(value, int | float) else None for value in values]
     return pl.Series(name, values, dtype=wanted, strict=False)
@@ -215,9 +218,3 @@ def _stored(series: pl.Series, wanted: pl.DataType | None) -> pl.Series | None:
     if isinstance(series.dtype, pl.Categorical | pl.Enum):
         return series.cast(pl.String)
     return _instants(series) if isinstance(series.dtype, pl.Datetime) else series
-
-
-def days(after: datetime | None, until: datetime) -> tuple[date | None, date]:
-    """Return the days, in UTC, that hold the instants in ``(after, until]``."""
-    return (after.date() if after else None), until.date()
-

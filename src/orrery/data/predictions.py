@@ -7,7 +7,7 @@ older arrives late; windows that follow each other hold each row exactly once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import polars as pl
 
@@ -36,11 +36,11 @@ def logged(
     after, until : instants; None is from the beginning.
     role : champion, shadow or guard.
     """
-    rows = PredictionLog(lake, model).rows(environment, after.date() if after else None, until.date())
-    rows = rows.filter(pl.col("_role") == role, pl.col("_at") <= until)
+    found = PredictionLog(lake, model).rows(environment, after.date() if after else None, until.date())
+    found = found.filter(pl.col("_role") == role, pl.col("_at") <= until)
     if after is not None:
-        rows = rows.filter(pl.col("_at") > after)
-    return _once(rows.collect())
+        found = found.filter(pl.col("_at") > after)
+    return _once(found.collect())
 
 
 def matured(
@@ -54,9 +54,10 @@ def matured(
 ) -> pl.DataFrame:
     """Return the predictions whose label became final in ``(after, until]``, with that label.
 
-    A prediction matures when its first label is known and ``delay`` has passed since it was made, whichever is later (early
-    labels are biased towards outcomes that are quick to know). Its label is the newest one known at ``until``: a
-    correction changes the label of rows that mature later, and lets no row mature twice.
+    A prediction matures when its first label is known and ``delay`` has passed since it was made, whichever is later
+    (early labels are biased towards outcomes that are quick to know). Its label is the newest one known at ``until``: a
+    correction changes the label of rows that mature later, and lets no row mature twice. A label that was known 31 days
+    before a prediction is not its label.
 
     Parameters
     ----------
@@ -67,34 +68,37 @@ def matured(
 
     Returns
     -------
-    Columns of the log, ``label`` and ``matured_at``, ordered by ``_at``, ``_id`` and ``_version``; a row that was logged twice
-    once.
+    Columns of the log, ``label`` and ``matured_at``, ordered by ``_at``, ``_id`` and ``_version``; a row that was logged
+    twice once.
     """
-    labels = LabelTable(lake, model).known(until).select("entity", "label", "at", "seq", "predicted").collect()
+    labels = LabelTable(lake, model)
+    last = until - delay
     first = None
     if after is not None:
         first = (after - delay).date()
-        fresh = labels.filter(pl.col("at") > after)
+        fresh = labels.known(after, until)
         if fresh.height:
             # A label that comes late reaches back to its prediction.
-            oldest = fresh.select(pl.col("predicted").fill_null((pl.col("at") - REACH).dt.date()).min()).item()
+            oldest: date = fresh.select(pl.col("predicted").fill_null((pl.col("at") - REACH).dt.date()).min()).item()
             first = min(first, oldest)
-    last = until - delay
-    rows = PredictionLog(lake, model).rows(environment, first, last.date())
-    rows = rows.filter(pl.col("_role").is_in(list(roles)), pl.col("_at") <= last).collect()
-    wanted = labels.join(rows.select(entity=pl.col("_entity").unique()), on="entity", how="semi")
-    newest = (
-        wanted.sort("at", "seq")
-        .group_by("entity")
-        .agg(pl.col("label").last(), pl.col("at").first())
-        .rename({"entity": "_entity", "at": "matured_at"})
-    )
-    rows = rows.drop("label", "matured_at", strict=False).join(newest, on="_entity", how="inner")
+    found = PredictionLog(lake, model).rows(environment, first, last.date())
+    rows = found.filter(pl.col("_role").is_in(list(roles)), pl.col("_at") <= last).collect()
+    start = None if first is None else datetime.combine(first, time(), UTC) - REACH
+    joined = _labelled(rows, labels.known(start, until))
     due = (pl.col("_at") + delay).cast(INSTANT)
-    rows = rows.with_columns(pl.max_horizontal("matured_at", due).alias("matured_at"))
+    joined = joined.with_columns(pl.max_horizontal("matured_at", due).alias("matured_at"))
     if after is not None:
-        rows = rows.filter(pl.col("matured_at") > after)
-    return _once(rows)
+        joined = joined.filter(pl.col("matured_at") > after)
+    return _once(joined)
+
+
+def _labelled(rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """Join to each row the newest of its labels, and when the first of them was known."""
+    rows = rows.drop("label", "matured_at", strict=False).with_row_index("_place")
+    pairs = rows.select("_place", "_at", entity="_entity").join(labels, on="entity", how="inner")
+    pairs = pairs.filter(pl.col("at") >= pl.col("_at") - REACH).sort("at", "seq")
+    ends = pairs.group_by("_place").agg(pl.col("label").last(), matured_at=pl.col("at").first())
+    return rows.join(ends, on="_place", how="inner").drop("_place")
 
 
 def _once(rows: pl.DataFrame) -> pl.DataFrame:

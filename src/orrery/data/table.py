@@ -1,7 +1,8 @@
 """One Delta table, written by compare-and-swap and read through Polars.
 
-Obligations: a row that :meth:`Table.write` returned for is on disk; a writer that loses a race decides again on what the
-winner wrote; readers never wait. A :class:`Table` may be shared by threads; processes and machines each open their own.
+Obligations: a row that :meth:`Table.write` returned for is on disk; a writer that loses a race decides again on what
+the winner wrote; a reader waits for no writer of another process. A :class:`Table` may be shared by threads; processes
+and machines each open their own.
 """
 
 from __future__ import annotations
@@ -120,11 +121,11 @@ class Table:
             storage_options=self.options or None,
         )
 
-    def files(self) -> int:
-        """Return the number of files that hold the rows now."""
+    def files(self, where: str | None = None) -> int:
+        """Return the number of files that hold the rows now, only of those that a SQL condition leaves."""
         with self._mutex:
             table = self.snapshot()
-            return 0 if table is None else len(table.file_uris())
+            return 0 if table is None else len(table.file_uris(file_pruning_predicate=where))
 
     def write(self, decide: Callable[[DeltaTable | None], Write | None]) -> None:
         """Commit what ``decide`` makes of the newest state; it is asked again whenever somebody else was faster.
