@@ -200,7 +200,8 @@ def method_of(model: Any, task: str) -> tuple[str, Any]:
         if callable(getattr(model, name, None)):
             return name, getattr(model, name)
     if callable(model) and not isinstance(model, type):
-        return getattr(model, "__name__", type(model).__name__), model
+        name = getattr(model, "__name__", type(model).__name__)
+        return "The model" if name == "<lambda>" else name, model
     kind = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
     raise ProjectFailed(
         f"The model step returned {kind}, which is no model.",

@@ -1,8 +1,8 @@
 """One training, in the project's environment: ``python -m orrery.training.runner JOB.json``.
 
 Trains the *probe* without the untouched rows and the *final* model with them, and leaves in the job's folder
-``artifact/``, ``holdout.parquet``, ``probe_output.npy`` and ``result.json``. Whatever the project's code does wrong ends
-as a result with ``ok`` false and exit code 1.
+``artifact/``, ``holdout.parquet``, ``probe_output.npy`` and ``result.json``. Whatever the project's code does wrong
+ends as a result with ``ok`` false and exit code 1.
 """
 
 from __future__ import annotations
@@ -277,11 +277,12 @@ class Training:
     def told(self, error: BaseException) -> dict[str, Any]:
         """Say an error in words: where, what, and the last lines of the project's own code."""
         cause = error.__cause__ if isinstance(error, OrreryError) and error.__cause__ is not None else error
-        root = str(Path(self._job.checkout).resolve())
+        roots = [Path(self._job.checkout).resolve(), Path(self._job.out).resolve() / "artifact" / "code"]
         lines = [
             f"{Path(frame.filename).relative_to(root)}, line {frame.lineno}, in {frame.name}: {frame.line}"
             for frame in traceback.extract_tb(cause.__traceback__)
-            if frame.filename.startswith(root)
+            for root in roots
+            if Path(frame.filename).is_relative_to(root)
         ]
         known = isinstance(error, OrreryError)
         message = str(error) if known else f"{type(error).__name__} during {self._place}: {error}"

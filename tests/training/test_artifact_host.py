@@ -1,0 +1,192 @@
+"""A model in a process of its own: the same answers, and its failures stay its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from orrery.errors import ProjectFailed
+from orrery.training.client import ModelProcess
+from orrery.training.predictor import Predictor
+from orrery.training.rows import RowRefused
+
+FRAME = pl.DataFrame({"a": [x / 7 for x in range(60)], "s": ["u", "v"] * 30, "y": [x / 7 for x in range(60)]})
+MODEL = """
+    import os, sys, time
+
+    class Model:
+        def predict(self, given):
+            command = given["s"][0]
+            if command == "exit":
+                os._exit(7)
+            if command == "kill":
+                os.kill(os.getpid(), 9)
+            if command == "hang":
+                time.sleep(60)
+            if command == "fail":
+                raise ValueError("no such city")
+            if command == "print":
+                print("printed by Python")
+                os.system("echo printed by a program")
+                os.write(1, b"printed by a library")
+                sys.__stdout__.write("printed past sys.stdout")
+                sys.stdin.read()
+            return given["a"].to_numpy() ** 0.5 / 3
+
+    def features(rows):
+        return rows.select("a", "s")
+
+    def model(features, y):
+        return Model()
+"""
+
+
+def command(artifact: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "orrery.training.host", str(artifact), *more]
+
+
+def one(text: str) -> pl.DataFrame:
+    return pl.DataFrame({"a": [4.0], "s": [text]})
+
+
+@pytest.fixture
+def artifact(trainer: Any) -> Path:
+    version: Path = trainer.version(MODEL, FRAME, "regression")
+    return version
+
+
+def test_the_process_answers_as_the_training_did_to_the_byte(artifact: Path) -> None:
+    untouched = pl.read_parquet(artifact.parent / "holdout.parquet")
+    expected = np.load(artifact.parent / "probe_output.npy")
+    with ModelProcess(command(artifact, "--which", "probe")) as process:
+        assert process.columns == {"a": "Float64", "s": "String"}
+        assert process.predict(untouched).tobytes() == expected.tobytes()
+        singly = np.vstack([process.predict(untouched[i]) for i in range(untouched.height)])
+        assert singly.tobytes() == expected.tobytes()
+        assert process.predict(untouched.clear()).shape == (0, 1)
+    assert Predictor.load(artifact, "probe").predict(untouched).tobytes() == expected.tobytes()
+
+
+def test_what_the_model_prints_does_not_reach_the_channel(artifact: Path) -> None:
+    with ModelProcess(command(artifact)) as process:
+        assert process.predict(one("print")).tolist() == [[2 / 3]]
+        assert process.predict(one("u")).tolist() == [[2 / 3]]
+
+
+def test_refused_rows_and_failures_leave_the_process_alive(artifact: Path) -> None:
+    with ModelProcess(command(artifact)) as process:
+        with pytest.raises(RowRefused) as caught:
+            process.predict(pl.DataFrame({"a": ["x"], "s": ["u"]}))
+        assert (caught.value.column, caught.value.row) == ("a", 0)
+        with pytest.raises(ProjectFailed, match=r"ValueError: no such city \(pipeline.py, line"):
+            process.predict(one("fail"))
+        with pytest.raises(ProjectFailed, match="no finite number for 1 of 2 rows, first for row 1"):
+            process.predict(pl.DataFrame({"a": [1.0, None], "s": ["u", "u"]}))
+        assert process.predict(pl.DataFrame({"a": [4], "s": ["u"], "x": [0]})).tolist() == [[2 / 3]]
+        assert (process.missing, process.extra) == ((), ("x",))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("exit", "ended with exit code 7"), ("kill", r"killed by SIGKILL \(9\)"), ("hang", "within 0.5 s")],
+)
+def test_the_death_of_the_process_is_told(how: str, said: str, artifact: Path) -> None:
+    with ModelProcess(command(artifact), timeout=0.5) as process:
+        with pytest.raises(ProjectFailed, match=said):
+            process.predict(one(how))
+        with pytest.raises(ProjectFailed, match="has ended"):
+            process.predict(one("u"))
+
+
+def test_a_version_that_cannot_be_loaded_says_why(artifact: Path) -> None:
+    (artifact / "code" / "pipeline.py").write_text("import no_such_library\n")
+    with pytest.raises(ProjectFailed, match="No module named 'no_such_library'"):
+        ModelProcess(command(artifact)).start()
+    with pytest.raises(ProjectFailed, match="no version"):
+        ModelProcess(command(artifact / "nowhere")).start()
+    with pytest.raises(ProjectFailed, match=r"exit code 3 instead of answering\. It printed last: gone"):
+        ModelProcess([sys.executable, "-c", "import sys; print('gone', file=sys.stderr); sys.exit(3)"]).start()
+
+
+class Raw:
+    """The protocol as the inference server speaks it."""
+
+    def __init__(self, artifact: Path) -> None:
+        self.process = subprocess.Popen(command(artifact), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        size = int.from_bytes(self.process.stdout.read(4), "little")
+        message: dict[str, Any] = msgspec.msgpack.decode(self.process.stdout.read(size))
+        return message
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        body = msgspec.msgpack.encode(request)
+        self.process.stdin.write(len(body).to_bytes(4, "little") + body)
+        self.process.stdin.flush()
+        return self.read()
+
+
+def test_the_protocol(artifact: Path) -> None:
+    raw = Raw(artifact)
+    ready = raw.read()
+    assert ready["ready"] is True and ready["seconds"] > 0 and list(ready["columns"]) == ["a", "s"]
+    answer = raw.ask(id=1, op="predict", columns={"a": [4, 9.0], "z": [1, 2]}, n=2)
+    assert answer == {"id": 1, "output": [[2 / 3], [1.0]], "width": 1, "missing": ["s"], "extra": ["z"]}
+    refused = raw.ask(id=2, op="predict", columns={"a": [4, "12"]}, n=2)
+    assert refused["id"] == 2
+    assert refused["error"]["kind"] == "rows"
+    assert (refused["error"]["column"], refused["error"]["row"]) == ("a", 1)
+    assert raw.ask(id=3, op="dance")["error"]["kind"] == "rows"
+    assert raw.ask(id=4, op="predict", columns={"a": [1.0], "s": ["fail"]}, n=1)["error"]["kind"] == "project"
+    began = time.perf_counter()
+    for number in range(200):
+        assert raw.ask(id=number, op="predict", columns={"a": [1.0], "s": ["u"]}, n=1)["output"] == [[1 / 3]]
+    assert (time.perf_counter() - began) / 200 < 0.02
+    assert raw.process.stdin is not None
+    raw.process.stdin.close()
+    assert raw.process.wait(timeout=10) == 0
+    assert raw.process.stdout is not None
+    raw.process.stdout.close()
+
+
+def test_the_process_ends_with_the_one_that_started_it(artifact: Path) -> None:
+    starter = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"from orrery.training.client import ModelProcess\n"
+            f"p = ModelProcess({command(artifact)!r}); p.start(); print(p._process.pid, flush=True)\n"
+            "import time; time.sleep(60)",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout is not None
+    child = int(starter.stdout.readline())
+    starter.send_signal(signal.SIGKILL)
+    starter.wait()
+    starter.stdout.close()
+    deadline = time.monotonic() + 10
+    while _alive(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
