@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import tempfile
 import threading
@@ -127,6 +128,15 @@ def _create_in_sqlite(engine: sa.Engine) -> None:
     """
     if mlflow_db._all_tables_exist(engine.execution_options(orrery_reads=True)):
         return
+    statements = _schema()
+    with engine.execution_options(orrery_reads=False).begin() as connection:
+        if not mlflow_db._all_tables_exist(connection):
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+
+@functools.cache
+def _schema() -> list[str]:
     with tempfile.TemporaryDirectory(prefix="orrery-mlflow-") as folder:
         file = Path(folder) / "scratch.db"
         scratch = mlflow_db.create_sqlalchemy_engine(f"sqlite:///{file}")
@@ -135,10 +145,7 @@ def _create_in_sqlite(engine: sa.Engine) -> None:
         source = sqlite3.connect(file)
         statements = list(source.iterdump())[1:-1]  # without its own BEGIN and COMMIT
         source.close()
-    with engine.begin() as connection:
-        if not mlflow_db._all_tables_exist(connection):
-            for statement in statements:
-                connection.exec_driver_sql(statement)
+    return statements
 
 
 def _create_in_postgresql(engine: sa.Engine) -> None:

@@ -1,0 +1,179 @@
+"""Git over HTTP: what ``git push`` and ``git clone`` speak, handed to git's own ``http-backend``."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from orrery.errors import NotUnderstood
+from orrery.source.git import Source, environment
+from orrery.source.hooks import install
+from orrery.types import check_name
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SERVICES = ("git-upload-pack", "git-receive-pack")
+BLOCK = 65536
+
+_PATH = re.compile(r"/([^/]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-pack)")
+_log = logging.getLogger(__name__)
+
+
+def git_app(source: Source) -> App:
+    """Return the repositories as an ASGI app, to be mounted; ``/NAME.git`` is one, made by its first push.
+
+    Who pushes is told by the header ``X-Orrery-Actor`` or the user name of basic authentication, and reaches the hooks
+    as ``REMOTE_USER``.
+    """
+    install(source.settings)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        root = scope.get("root_path", "")
+        match = _PATH.fullmatch(scope["path"].removeprefix(root) if root else scope["path"])
+        wanted = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("service", [""])[0]
+        method = "GET" if match and match[2] == "info/refs" else "POST"
+        service = wanted if method == "GET" else match[2] if match else ""
+        if match is None or scope["method"] != method or service not in SERVICES:
+            await _answer(send, 404, "Only git's smart HTTP protocol is served here: git clone, fetch and push.")
+            return
+        try:
+            name = check_name(match[1], "repository")
+            if service == "git-receive-pack":
+                await asyncio.to_thread(source.create, name)
+        except NotUnderstood as error:
+            await _answer(send, 404, str(error))
+            return
+        if not (source.repos / f"{name}.git").is_dir():
+            await _answer(send, 404, f"There is no repository {name}: it is made by the first push to its address.")
+            return
+        await _run(source, name, f"/{name}.git/{match[2]}", scope, receive, send)
+
+    return app
+
+
+async def _run(source: Source, name: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let git answer one request; body and answer pass through as they come."""
+    reading, writing = os.pipe()
+    answer = asyncio.StreamReader(limit=BLOCK)
+    with open(reading, "rb") as end:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(answer), end
+        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "git",
+                "http-backend",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=writing,
+                stderr=asyncio.subprocess.PIPE,
+                env=_variables(source, name, path, scope),
+                cwd=source.repos,
+                start_new_session=True,  # Ctrl-C at `orrery up` must not end a push half-way
+            )
+        finally:
+            os.close(writing)
+        assert process.stdin is not None and process.stderr is not None
+        gone = asyncio.create_task(_feed(receive, process.stdin))
+        relayed = asyncio.create_task(_relay(answer, send))
+        said = asyncio.create_task(process.stderr.read())
+        try:
+            await asyncio.wait({gone, relayed}, return_when=asyncio.FIRST_COMPLETED)
+            if relayed.done():
+                relayed.result()
+        finally:
+            # With nobody to tell, git ends when it next has something to say; what it has received stays.
+            for task in (gone, relayed):
+                task.cancel()
+            transport.close()
+            process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            if await asyncio.wait_for(process.wait(), 30) != 0:
+                _log.warning("git http-backend for %s: %s", path, (await said).decode(errors="replace").strip())
+
+
+async def _feed(receive: Receive, body: asyncio.StreamWriter) -> None:
+    """Hand the body on to git; return when the client has gone."""
+    more = True
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        if more:
+            more = message.get("more_body", False)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # git has ended: its answer says why
+                body.write(message.get("body", b""))
+                await body.drain()
+                if not more:
+                    body.close()
+
+
+async def _relay(answer: asyncio.StreamReader, send: Send) -> None:
+    """Hand git's answer on to the client."""
+    status, headers = 200, []
+    while line := (await answer.readline()).strip():
+        key, _, value = line.partition(b":")
+        if key.lower() == b"status":
+            status = int(value.split()[0])
+        else:
+            headers.append((key.lower(), value.strip()))
+    if not headers:
+        await _answer(send, 500, "git gave no answer; the log of orrery says why.")
+        return
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    while block := await answer.read(BLOCK):
+        await send({"type": "http.response.body", "body": block, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _variables(source: Source, name: str, path: str, scope: Scope) -> dict[str, str]:
+    """Return what http-backend wants to know, as a web server would say it."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    variables = environment(source.settings, source.repos / f"{name}.git") | source.settings.environment()
+    actor = _actor(headers) or "git"
+    variables |= {
+        "GIT_PROJECT_ROOT": str(source.repos),
+        "GIT_HTTP_EXPORT_ALL": "1",
+        "PATH_INFO": path,
+        "REQUEST_METHOD": scope["method"],
+        "QUERY_STRING": scope.get("query_string", b"").decode("latin-1"),
+        "REMOTE_ADDR": (scope.get("client") or ("",))[0],
+        "REMOTE_USER": actor,
+        "ORRERY_ACTOR": actor,
+    }
+    for header, variable in (
+        (b"content-type", "CONTENT_TYPE"),
+        (b"content-length", "CONTENT_LENGTH"),
+        (b"content-encoding", "HTTP_CONTENT_ENCODING"),
+        (b"git-protocol", "GIT_PROTOCOL"),
+    ):
+        if header in headers:
+            variables[variable] = headers[header].decode("latin-1")
+    return variables
+
+
+def _actor(headers: dict[bytes, bytes]) -> str:
+    named = headers.get(b"x-orrery-actor", b"").decode("latin-1").strip()
+    scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+    if not named and scheme.lower() == b"basic":
+        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+            named = base64.b64decode(given, validate=True).decode().partition(":")[0].strip()
+    return "".join(letter for letter in named if letter.isprintable())[:200]
+
+
+async def _answer(send: Send, status: int, text: str) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"cache-control", b"no-cache")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{text}\n".encode()})
