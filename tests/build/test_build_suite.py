@@ -17,8 +17,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return lock(folder, folder / "environments")
 
 
-def tests_of(place: Path, environment: Environment, limits: Limits = LIMITS, **files: str) -> TestReport:
-    (place / "tests").mkdir()
+def checked(place: Path, environment: Environment, limits: Limits = LIMITS, **files: str) -> TestReport:
+    (place / "tests").mkdir(parents=True)
     (place / "pipeline.py").write_text("def double(x):\n    return 2 * x\n")
     for name, text in files.items():
         (place / "tests" / f"{name}.py").write_text(text)
@@ -37,7 +37,7 @@ def broken(): raise OSError("no such table")
 def test_error(broken): pass
 def test_skipped(): pytest.skip("not here")
 """
-    report = tests_of(tmp_path / "p" if (tmp_path / "p").mkdir() is None else tmp_path, environment, test_it=code)
+    report = checked(tmp_path / "p", environment, test_it=code)
     assert (report.passed, report.failed, report.errors, report.skipped) == (2, 1, 1, 1)
     assert not report.ok
     assert report.reason.startswith("2 of 5 tests failed: tests.test_it.test_bad (assert 4 == 5")
@@ -48,7 +48,7 @@ def test_skipped(): pytest.skip("not here")
 
 def test_all_pass_and_the_checkout_stays_clean(tmp_path: Path, environment: Environment) -> None:
     code = "def test_write():\n    open('left', 'w').write('x')\n    assert open('pipeline.py').read()\n"
-    report = tests_of(tmp_path, environment, test_it=code)
+    report = checked(tmp_path, environment, test_it=code)
     assert (report.ok, report.passed, report.reason) == (True, 1, "")
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "pipeline.py",
@@ -99,17 +99,17 @@ def test_no_tests(tmp_path: Path, environment: Environment) -> None:
 def test_what_goes_wrong_is_named(
     tmp_path: Path, environment: Environment, code: str, limits: Limits, reason: str
 ) -> None:
-    report = tests_of(tmp_path, environment, limits, test_it=code)
+    report = checked(tmp_path, environment, limits, test_it=code)
     assert not report.ok
     assert report.reason.startswith(reason)
 
 
 def test_a_conftest_that_fails(tmp_path: Path, environment: Environment) -> None:
-    report = tests_of(tmp_path, environment, conftest="import nosuchthing", test_it="def test_x(): pass")
+    report = checked(tmp_path, environment, conftest="import nosuchthing", test_it="def test_x(): pass")
     assert report.reason == "pytest could not start: ModuleNotFoundError: No module named 'nosuchthing'"
 
 
 def test_the_projects_own_configuration_counts(tmp_path: Path, environment: Environment) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
-    report = tests_of(tmp_path, environment, test_it="def test_x(): pass")
+    report = checked(tmp_path, environment, test_it="def test_x(): pass")
     assert report.reason.startswith("pytest could not start: ") and "--no-such-option" in report.reason

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orrery
-from orrery.build.index import variables
+from orrery.build.index import options, variables
 from orrery.build.requirements import PYTHON, Requirements, find, satisfied, without
 from orrery.errors import OrreryError, ProjectFailed
 from orrery.types import digest
@@ -139,15 +139,15 @@ def _resolve(checkout: Path, wanted: Requirements, target: Path, own: dict[str, 
         # uv prefers the versions that it finds in the output file
         target.write_text("".join(f"{name}=={version}\n" for name, version in own.items() if name != "orrery-ml"))
         command = ["pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-strip-extras"]
-        options = ["--python", str(target.with_name("bin") / "python"), "--output-file", str(target)]
-        _uv([*command, *options, wanted.file], checkout, wanted.file)
+        places = ["--python", str(target.with_name("bin") / "python"), "--output-file", str(target)]
+        _uv([*command, *places, wanted.file], checkout, wanted.file)
     return target.read_text()
 
 
 def _uv(arguments: list[str], cwd: Path, file: str = "") -> Finished:
     import uv
 
-    finished = run([uv.find_uv_bin(), *arguments], cwd=cwd, env=variables(), limits=UV_LIMITS)
+    finished = run([uv.find_uv_bin(), *arguments, *options()], cwd=cwd, env=variables(), limits=UV_LIMITS)
     if finished.ok:
         return finished
     said = _words(finished.tail) or finished.reason

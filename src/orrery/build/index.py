@@ -15,7 +15,6 @@ FROM_PIP = {
     "index-url": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
     "extra-index-url": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
     "find-links": ("UV_FIND_LINKS",),
-    "no-index": ("UV_NO_INDEX",),
     "trusted-host": ("UV_INSECURE_HOST",),
     "cert": ("SSL_CERT_FILE",),
 }
@@ -39,6 +38,12 @@ def variables() -> dict[str, str]:
     return found
 
 
+def options() -> list[str]:
+    """Return what uv takes only on its command line: that no index shall be asked at all."""
+    refused = _pip().get("no-index", "").lower() in ("1", "true", "yes", "on")
+    return ["--no-index"] if refused and not os.environ.keys() & {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} else []
+
+
 def _pip() -> dict[str, str]:
     said: dict[str, str] = {}
     for path in _files():
@@ -50,7 +55,7 @@ def _pip() -> dict[str, str]:
         for section in ("global", "install"):
             if parser.has_section(section):
                 said |= {name.replace("_", "-"): text for name, text in parser.items(section)}
-    for name in FROM_PIP:
+    for name in (*FROM_PIP, "no-index"):
         if text := os.environ.get("PIP_" + name.upper().replace("-", "_")):
             said[name] = text
     return said

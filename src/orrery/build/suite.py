@@ -105,7 +105,7 @@ def _report(finished: Finished, junit: Path) -> TestReport:
 
 def _unfinished(finished: Finished) -> str:
     """Say why there is no report."""
-    if finished.code == 4 and (said := re.search(r"(?m)^(?:ERROR: |E\s+)(.+)$", finished.tail)):
+    if finished.code == 4 and (said := re.search(r"(?m)^(?:.*: error: |ERROR: (?!usage)|E\s+)(.+)$", finished.tail)):
         return f"pytest could not start: {said[1].strip()[:300]}"
     return f"the test run {finished.reason or 'left no report'}"
 
