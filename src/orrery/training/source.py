@@ -142,24 +142,32 @@ def survey(node: ast.AST, *, without_defaults: bool = False) -> tuple[str, Nodes
     skipped = (node.args.defaults, node.args.kw_defaults) if isinstance(node, ast.FunctionDef) else ()
 
     def read(value: Any) -> None:
-        if isinstance(value, ast.AST):
-            nodes.setdefault(type(value), []).append(value)
-            words.append(f"{type(value).__name__}(")
-            for name in value._fields:
-                if name != "ctx":  # follows from where it stands
-                    inner = getattr(value, name, None)
-                    if name == "body" and isinstance(value, _DOCUMENTED) and _is_text(inner):
-                        inner = inner[1:]
-                    read(inner)
-            words.append(")")
-        elif isinstance(value, list):
+        if type(value) is list:
             words.append("[")
             if not (without_defaults and any(value is each for each in skipped)):
                 for each in value:
                     read(each)
             words.append("]")
-        else:
+            return
+        if not isinstance(value, ast.AST):
             words.append(repr(value))
+            return
+        kind = type(value)
+        nodes.setdefault(kind, []).append(value)
+        words.append(kind.__name__)
+        for name in kind._fields:
+            if name == "ctx":
+                continue  # follows from where it stands
+            inner = getattr(value, name, None)
+            if inner is None:
+                words.append("-")
+            elif type(inner) is str:
+                words.append(repr(inner))
+            elif name == "body" and kind in _DOCUMENTED and _is_text(inner):
+                read(inner[1:])
+            else:
+                read(inner)
+        words.append(".")
 
     read(node)
     return " ".join(words), nodes
