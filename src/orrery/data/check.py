@@ -127,7 +127,7 @@ def _read_as(series: pl.Series, wanted: pl.DataType) -> pl.Series:
 
 
 def _broken(rules: Rules, typed: pl.DataFrame, unreadable: list[_Finding]) -> Iterator[_Finding]:
-    """Find what breaks the row rules: in NumPy, which for a batch of few rows is faster than a query plan of 60 parts."""
+    """Find what breaks the row rules: in NumPy, which for few rows is faster than a query plan of 60 parts."""
     lost = {finding.columns[0]: set(finding.rows) for finding in unreadable}
     numbers: dict[str, Flags] = {}
     for name, column in rules.columns.items():

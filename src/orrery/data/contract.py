@@ -1,8 +1,8 @@
 """What rows of a dataset promise to be: inferred from reference rows, edited by people, checked on every batch.
 
-Two kinds of rules. A *row* rule sets single rows aside: type, missing, range, categories, uniqueness, order of two columns.
-A *batch* rule sets a batch aside as a whole, because no single row shows what is wrong: too much is missing, or a value
-that always occurs does not occur at all (a feed that reports every flight as on time).
+Two kinds of rules. A *row* rule sets single rows aside: type, missing, range, categories, uniqueness, order of two
+columns. A *batch* rule sets a batch aside as a whole, because no single row shows what is wrong: too much is missing,
+or a value that always occurs does not occur at all (a feed that reports every flight as on time).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from orrery.data.rules import Column, Rules
 from orrery.errors import NotUnderstood
 from orrery.types import digest
 
-__all__ = ["Checked", "Column", "Contract", "infer_contract"]
+__all__ = ["Checked", "Column", "Contract"]
 
 
 class Contract(Rules, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The rules of one dataset; see :class:`orrery.data.rules.Rules` for what they are.
+    r"""The rules of one dataset; see :class:`orrery.data.rules.Rules` for what they are.
 
     Examples
     --------
-    >>> contract = Contract.from_toml('[columns.age]\\ntype = "integer"\\nmin = 0\\nmax = 120')
+    >>> contract = Contract.from_toml('[columns.age]\ntype = "integer"\nmin = 0\nmax = 120')
     >>> contract.check(pl.DataFrame({"age": [40, 400]})).reasons
     {'age is above 120': 1}
     """
@@ -109,11 +109,6 @@ class Contract(Rules, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
             return cls.from_dict(tomllib.loads(text))
         except tomllib.TOMLDecodeError as error:
             raise NotUnderstood(f"This contract is not TOML: {error}.") from None
-
-
-def infer_contract(frame: pl.DataFrame) -> Contract:
-    """Infer a contract from reference rows."""
-    return Contract.infer(frame)
 
 
 def _refuse_unknown(value: Mapping[str, Any]) -> None:

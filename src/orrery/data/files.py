@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,13 +31,14 @@ _DATE = r"^\d{4}-\d\d-\d\d$"
 def read_files(sources: Sequence[str], *, chunk: int = CHUNK) -> Iterator[pl.DataFrame]:
     """Read files in order, in frames of at most ``chunk`` rows.
 
-    The type of a column is inferred from all rows of all files, so that a first file which happens to hold whole numbers
-    or no value does not decide. Text that is an ISO 8601 date or instant throughout becomes one (without an offset: UTC).
+    The type of a column is inferred from all rows of all files, so that a first file which happens to hold whole
+    numbers or no value does not decide. Text that is an ISO 8601 date or instant throughout becomes one (without an
+    offset: UTC).
 
     Parameters
     ----------
-    sources : files (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``, also ``.gz``), folders of them, ``http(s)://`` addresses or
-        object-store URLs (``s3://``, ``gs://``, ``az://``).
+    sources : files (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``, also ``.gz``), folders of them, ``http(s)://``
+        addresses or object-store URLs (``s3://``, ``gs://``, ``az://``).
 
     Raises
     ------
@@ -194,7 +197,8 @@ def _telling(path: str) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         finders: Mapping[str | None, Callable[[str], str]] = {"csv": _csv_line, "tsv": _csv_line, "lines": _json_line}
-        where = finders.get(_kind(path), lambda _: "")(path)
+        find = finders.get(_kind(path))
+        where = find(path) if find else ""
         reason = where or ": " + str(error).splitlines()[0]
         raise NotUnderstood(f"{path} cannot be read{reason}.", safe="Nothing was added.") from error
 
@@ -226,6 +230,6 @@ def _json_line(path: str) -> str:
 
 @contextlib.contextmanager
 def _text(path: str) -> Iterator[Iterator[str]]:
-    opened = gzip.open(path, "rt", errors="replace") if path.endswith(".gz") else open(path, errors="replace")
-    with opened as lines:
+    opener = gzip.open if path.endswith(".gz") else open
+    with opener(path, "rb") as raw, io.TextIOWrapper(cast(IO[bytes], raw), errors="replace") as lines:
         yield iter(lines)

@@ -1,4 +1,4 @@
-"""How rows come into the lake: checked against their contract, added as one version, the rest set aside, and written down.
+"""How rows come into the lake: checked against their contract, added as one version, the rest set aside, all noted.
 
 The order makes a crash harmless: rows to be set aside, then rows to be added, then the events. Each of the three is
 written once for a key, so the same call again finishes what is missing; and the commits carry all that the events say,

@@ -1,9 +1,9 @@
 """The inference server's own record of its predictions: files that need no database, no lake and no control plane.
 
 A journal is a folder of segments. A segment is a file of frames, each ``[length: 4 bytes][crc32: 4 bytes][body]``, both
-numbers little-endian and of the body; a body is msgpack ``{"model", "environment", "columns": {name: list}}``, instants as
-microseconds since 1970. Whoever writes a segment holds a lock (``flock``) on it: where the lock is free, the segment is
-finished. Only the standard library and msgspec are imported here, so that the server stays small.
+numbers little-endian and of the body; a body is msgpack ``{"model", "environment", "columns": {name: list}}``, instants
+as microseconds since 1970. Whoever writes a segment holds a lock (``flock``) on it: where the lock is free, the segment
+is finished. Only the standard library and msgspec are imported here, so that the server stays small.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ INTERVAL = 0.2
 HEAD = struct.Struct("<II")
 
 Sync = Literal["always", "interval", "never"]
-"""When what is appended is forced to the disk. A killed process loses nothing either way; a machine that loses its power
-loses nothing (``always``), at most the last fifth of a second (``interval``), or what its system had not written yet."""
+"""When what is appended is forced to the disk. A killed process loses nothing either way; a machine without power loses
+nothing (``always``), at most the last fifth of a second (``interval``), or what its system had not written yet."""
 
 
 class Journal:
@@ -162,8 +162,8 @@ def frames(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes | None]]:
 
     Yields
     ------
-    The offset at which a frame ends, and its body; None where the body is not what was written. A torn frame at the end is
-    not there.
+    The offset at which a frame ends, and its body; None where the body is not what was written. A torn frame at the end
+    is not there.
     """
     place = 0
     while place + HEAD.size <= len(data):

@@ -22,7 +22,7 @@ from orrery.types import digest
 FOLDER = "labels"
 ASIDE = "quarantined-labels"
 REACH = timedelta(days=31)
-"""How long before a prediction its label may be known: one older than that belongs to an earlier prediction of the entity."""
+"""How long before a prediction its label may be known; one older than that belongs to an earlier prediction."""
 
 MONTH = "_month"  # of at; divides the files
 _COUNTER = "labels"  # application id whose number is the rows so far: two writers cannot both add the next
@@ -110,12 +110,13 @@ class LabelTable:
             return Write(stored.with_columns(sequence), {"key": key, "accepted": asdict(outcome)}, numbers)
 
         self.table.write(decide)
-        if self.table.files(f"{MONTH} = '{rows['at'].max():%Y-%m-01}'") > _SMALL_FILES:
+        newest: datetime = rows.select(pl.col("at").max()).item()
+        if self.table.files(f"{MONTH} = '{newest:%Y-%m-01}'") > _SMALL_FILES:
             self.table.compact()
         return outcome
 
     def known(self, since: datetime | None, until: datetime) -> pl.DataFrame:
-        """Return the labels known in ``[since, until]``, corrections included: ``entity, label, at, seq, predicted``."""
+        """Return ``entity, label, at, seq, predicted`` of the labels known in ``[since, until]``, with corrections."""
         limits = [f"{MONTH} <= '{until.date()}'"]
         if since is not None:
             limits.append(f"{MONTH} >= '{since.date().replace(day=1)}'")

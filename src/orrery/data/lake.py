@@ -1,7 +1,7 @@
 """The lake: datasets with versions, in a folder or an object store.
 
 A dataset is a Delta table. Every append is one commit that carries its version number, counted from 1, and what the
-version is (rows, digest, note); commits that only tidy up (checkpoints, compaction) carry none, so they are no versions.
+version is (rows, digest, note); commits that only tidy up (checkpoints, compaction) carry none, so they are no version.
 Each row has its place in the dataset in the hidden column ``_row``: version *n* is the rows below that version's row
 count. It therefore reads the same before and after a compaction, in the same order, and costs no copy.
 """
@@ -156,7 +156,7 @@ class Lake:
         return group.submit(_Batch(rows, note, key, dict(about or {}), at or datetime.now(UTC)))
 
     def read(self, name: str, version: int | None = None, *, after: int = 0, folder: str = "datasets") -> Frame:
-        """Return a version of a dataset, the newest if none is named; with ``after``, only the rows added since that one.
+        """Return a version of a dataset, by default the newest; with ``after``, only the rows added since that version.
 
         Raises
         ------

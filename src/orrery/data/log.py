@@ -1,4 +1,4 @@
-"""The prediction log of a model: every prediction with its inputs, version and request id, one table, divided by day."""
+"""The prediction log of a model: every prediction with its inputs, version and request id; its files divided by day."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ class PredictionLog:
     def first_days(self, entities: pl.Series, since: date) -> dict[str, date]:
         """Return the first day on which each entity was predicted; entities never predicted are not in it.
 
-        Most labels follow their prediction soon: days from ``since`` on are read first, older ones only for entities that
-        are not there.
+        Most labels follow their prediction soon: days from ``since`` on are read first, older ones only for entities
+        that are not there.
         """
         found: dict[str, date] = {}
         for first, last in ((since, None), (None, since)):

@@ -1,7 +1,7 @@
 """Predictions and the labels that join to them, as of a time.
 
-Everything that is asked of a window ``(after, until]`` is answered the same way whenever it is asked, as long as nothing
-older arrives late; windows that follow each other hold each row exactly once.
+Everything that is asked of a window ``(after, until]`` is answered the same way whenever it is asked, as long as
+nothing older arrives late; windows that follow each other hold each row exactly once.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def matured(
 
     Returns
     -------
-    Columns of the log, ``label`` and ``matured_at``, ordered by ``_at``, ``_id`` and ``_version``; a row that was logged
-    twice once.
+    Columns of the log, ``label`` and ``matured_at``, ordered by ``_at``, ``_id`` and ``_version``; a row that was
+    logged twice once.
     """
     labels = LabelTable(lake, model)
     last = until - delay

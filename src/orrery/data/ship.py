@@ -1,8 +1,8 @@
 """Brings the journals of inference servers into the lake, each frame exactly once.
 
 The table itself remembers how far each segment was read (a Delta application transaction, in the commit that holds the
-rows), so a crash at any point neither loses nor doubles a row. The files ``*.shipped`` beside the segments only spare the
-next round from reading again what is known to be there.
+rows), so a crash at any point neither loses nor doubles a row. The files ``*.shipped`` beside the segments only spare
+the next round from reading again what is known to be there.
 """
 
 from __future__ import annotations

@@ -80,10 +80,13 @@ class Table:
         self.lock = lock
         self._mutex = threading.RLock()
         self._open: DeltaTable | None = None
+        self._deciding = False
 
     def snapshot(self) -> DeltaTable | None:
         """Return the table as it is now, or None where there is none yet."""
         with self._mutex:
+            if self._deciding:
+                return self._open  # what is decided must be decided on the very state that the commit builds on
             if self._open is None:
                 if not DeltaTable.is_deltatable(self.uri, self.options):
                     return None
@@ -137,15 +140,22 @@ class Table:
         """
         for attempt in range(_ATTEMPTS):
             with self._mutex, self._turn():
+                table = self.snapshot()
+                self._deciding = True
                 try:
-                    write = decide(self.snapshot())
-                    if write is not None:
-                        self._commit(write)
-                    return
+                    write = decide(table)
+                    if write is None:
+                        return
+                    if table is not None:
+                        self._commit(table, write)
+                        return
+                    self._create(write.frame.schema)  # and decide anew: somebody may have made it, and more
                 except CommitFailedError as error:
                     if "ransaction" not in str(error) and "changed" not in str(error):
                         raise
                     self._open = None
+                finally:
+                    self._deciding = False
             time.sleep(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
         raise Conflict(f"Too many writers at once on {self.uri}.", safe="Nothing was written.", todo="Try again.")
 
@@ -180,8 +190,7 @@ class Table:
                 table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
             return int(metrics["numFilesRemoved"])
 
-    def _commit(self, write: Write) -> None:
-        table = self._open or self._create(write.frame.schema)
+    def _commit(self, table: DeltaTable, write: Write) -> None:
         properties = CommitProperties(
             custom_metadata={META: json.dumps(dict(write.meta), sort_keys=True)},
             app_transactions=[Transaction(name, number) for name, number in write.transactions.items()],
@@ -196,25 +205,25 @@ class Table:
         )
         self._sync(table)
 
-    def _create(self, schema: pl.Schema) -> DeltaTable:
+    def _create(self, schema: pl.Schema) -> None:
         """Make the table without rows: two that are made at once must not hide each other's first rows."""
         empty = Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
         if "://" not in self.uri:
             Path(self.uri).mkdir(parents=True, exist_ok=True)
         try:
-            self._open = DeltaTable.create(
+            DeltaTable.create(
                 self.uri,
                 empty,
                 mode="ignore",
                 partition_by=self.partition_by or None,
                 configuration=_CONFIGURATION,
+                # A second one that was made at the same time must fail, not be rebased: it would replace the schema.
+                commit_properties=CommitProperties(max_commit_retries=0),
                 storage_options=self.options,
             )
         except DeltaError:
             if not DeltaTable.is_deltatable(self.uri, self.options):
                 raise
-            self._open = DeltaTable(self.uri, storage_options=self.options)
-        return self._open
 
     def _sync(self, table: DeltaTable) -> None:
         """Bring a commit and its files through the page cache to the disk; object stores do this themselves."""
