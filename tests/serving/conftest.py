@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import pytest
+
+from orrery.data.journal import FOLDER, frames, segments
 
 SERVER = Path(__file__).with_name("serving_server.py")
 CONTRACT = {
@@ -103,8 +106,8 @@ class Served:
 
     def start(self, *options: str) -> None:
         argv = [sys.executable, str(SERVER), str(self.home), str(self.port), str(self.control.port), *options]
-        self.log = open(self.folder / "log", "ab")  # noqa: SIM115
-        self.process = subprocess.Popen(argv, stdout=self.log, stderr=self.log)
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
         until(self.alive)
 
     def alive(self) -> bool:
@@ -140,11 +143,12 @@ class Served:
 
     def journal(self) -> list[dict[str, Any]]:
         """Return the rows of the journal."""
-        path = self.home / "journal" / "lines"
         found = []
-        for line in path.read_text().splitlines() if path.exists() else ():
-            columns = json.loads(line)["columns"]
-            found += [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+        for path in segments(self.home / FOLDER):
+            for _, body in frames(path.read_bytes()):
+                assert body is not None
+                columns = msgspec.msgpack.decode(body)["columns"]
+                found += [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         return found
 
     def models(self) -> list[psutil.Process]:
@@ -176,8 +180,6 @@ class Served:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        if self.process is not None:
-            self.log.close()
         self.http.close()
         self.control.close()
 

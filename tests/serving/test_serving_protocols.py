@@ -126,7 +126,7 @@ MALFORMED = [
     (INFER, b"[]", 400, "cannot be read"),
     (INFER, b'{"inputs": []}', 400, "no rows"),
     (INFER, NESTED.encode(), 400, "cannot be read"),
-    (INFER, ('{"inputs": %s}' % NESTED).encode(), 400, "cannot be read"),
+    (INFER, ('{"inputs": ' + NESTED + "}").encode(), 400, "cannot be read"),
     (INFER, changed(datatype="FP128"), 400, "unknown datatype 'FP128'"),
     (INFER, changed(datatype="INT64"), 400, "Column age of row 1 holds 41.5, which is not INT64"),
     (INFER, changed(datatype="BOOL"), 400, "Column age of row 0 holds 40, which is not BOOL"),
@@ -139,7 +139,7 @@ MALFORMED = [
     (INFER, changed(shape=["2"]), 400, "$.inputs[0].shape[0]"),
     (INFER, changed(name="echo"), 400, "Column echo is there twice"),
     (INFER, changed(name="_id"), 400, "cannot be called '_id'"),
-    (INFER, changed(data=[40, 1 << 80]), 400, "more than 64 bits"),
+    (INFER, changed(datatype="INT64", data=[40, 1 << 80]), 400, "more than 64 bits"),
     (INFER, b'{"inputs": [{"name": "age", "shape": [1], "datatype": "FP64", "data": [NaN]}]}', 400, "cannot be read"),
     (INFER, {**BODY, "id": "x" * 1000}, 400, "at most 200 characters"),
     (INFER, {**BODY, "id": "a\nb"}, 400, "ASCII text"),
@@ -181,6 +181,11 @@ def test_other_content_types_and_methods(steady: Any) -> None:
     assert (parquet.status_code, "not read here" in parquet.json()["error"]) == (415, True)
     assert steady.http.get(INFER).status_code == 405
     assert steady.http.delete("/v2/models/m").status_code == 405
+
+
+def test_a_number_that_is_too_big_for_the_model_is_named(steady: Any) -> None:
+    answer = steady.http.post("/invocations", content=f"age\n1\n{1 << 80}\n", headers={"content-type": "text/csv"})
+    assert (answer.status_code, "Column age of row 1 holds a whole number" in answer.json()["error"]) == (400, True)
 
 
 def test_a_huge_body_is_refused_with_and_without_its_length(steady: Any) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,6 @@ from typing import IO, Any, Protocol
 
 import msgspec
 
-from orrery.errors import NotUnderstood
 from orrery.serving.contract import Columns
 
 MAX_FRAME = 1 << 28
@@ -71,7 +72,15 @@ class ProcessDied(Exception):
 
 
 def spawn(argv: Sequence[str]) -> Child:
-    """Start a program that the kernel ends when this process ends."""
+    """Start a program that the kernel ends when this process ends.
+
+    Raises
+    ------
+    OSError
+        If there is no such program.
+    """
+    if shutil.which(argv[0]) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *argv],
         stdin=subprocess.PIPE,
@@ -132,22 +141,13 @@ class Channel(asyncio.Protocol):
     _writer: asyncio.WriteTransport
 
     def send(self, columns: Columns, rows: int) -> Future[Reply]:
-        """Hand the model some rows; the future has its reply, or :class:`ProcessDied`.
-
-        Raises
-        ------
-        NotUnderstood
-            If a number has more than 64 bits.
-        """
+        """Hand the model some rows; the future has its reply, or :class:`ProcessDied`."""
         future: Future[Reply] = self._loop.create_future()
         if self.lost.done():
             future.set_exception(ProcessDied(self._why))
             return future
         self._next += 1
-        try:
-            frame = self._encode({"id": self._next, "op": "predict", "columns": columns, "n": rows})
-        except OverflowError:
-            raise NotUnderstood(_too_big(columns)) from None
+        frame = self._encode({"id": self._next, "op": "predict", "columns": columns, "n": rows})
         self._pending[self._next] = future
         self._writer.write(len(frame).to_bytes(4, "little") + frame)
         return future
@@ -216,7 +216,8 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits that the child is gone."""
-        self._writer.abort()
+        if not self._writer.is_closing():
+            self._writer.abort()
         said = self._errors.last_line()
         self._why = self._why or f"ended without being told to{': ' + said if said else ''}"
         if not self.first.done():
@@ -242,11 +243,3 @@ class _Tail(asyncio.Protocol):
     def last_line(self) -> str:
         lines = self._text.decode(errors="replace").strip().splitlines()
         return lines[-1].strip() if lines else ""
-
-
-def _too_big(columns: Columns) -> str:
-    for name, values in columns.items():
-        for row, value in enumerate(values):
-            if type(value) is int and not -(1 << 63) <= value < 1 << 64:
-                return f"Column {name} of row {row} holds a whole number of more than 64 bits."
-    return "The request holds a whole number of more than 64 bits."

@@ -98,7 +98,7 @@ def _offenders(rule: Mapping[str, Any]) -> Callable[[list[Any]], list[int]]:
 
     def keeps(value: Any) -> bool:
         if value is None:
-            return nullable
+            return bool(nullable)
         if kinds is not None and type(value) not in kinds and not (int in kinds and _whole(value)):
             return False
         if categories is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
-import sys
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
@@ -19,6 +18,7 @@ import msgspec
 from orrery.errors import Damaged
 from orrery.serving.assignment import AssignmentFile, read
 from orrery.serving.fleet import Fleet
+from orrery.serving.log import say
 
 EVERY = 0.25
 COUNTS_EVERY = 5.0
@@ -73,7 +73,7 @@ class ControlLink:
                 self._close()
                 if not self._silent:
                     self._silent = True
-                    _say(f"the control plane does not answer ({error!r}); serving goes on with what is assigned")
+                    say(f"the control plane does not answer ({error!r}); serving goes on with what is assigned")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY):
                     await self._wake.wait()
@@ -97,13 +97,13 @@ class ControlLink:
         try:
             fresh = read(body)
         except Damaged as error:
-            _say(str(error))
+            say(str(error))
             return
         if fresh != self._fleet.assignment:
             try:
                 self._file.save(fresh)
             except OSError as error:
-                _say(f"the assignment cannot be kept on disk: {error}")
+                say(f"the assignment cannot be kept on disk: {error}")
             self._fleet.apply(fresh)
 
     async def _report(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -138,7 +138,3 @@ class ControlLink:
 
 
 _JSON = {"Content-Type": "application/json"}
-
-
-def _say(text: str) -> None:
-    print(f"orrery: {text}", file=sys.stderr, flush=True)

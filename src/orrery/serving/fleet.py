@@ -69,20 +69,17 @@ class Fleet:
                 self._models[slot.process] = Model(slot, self._spawn, self._threads, self._metrics)
         groups = {route: list(slots) for route, slots in groupby(sorted(assignment.slots, key=_route), _route)}
         for route in self.routes.keys() - groups.keys():
-            self._leave(self.routes.pop(route), None)
+            del self.routes[route]
         self._settling = set(groups)
         self._tasks = [asyncio.create_task(self._settle(route, slots)) for route, slots in groups.items()]
         self._retire()
         self._note()
 
     async def stop(self) -> None:
-        """Let the challengers see what is queued, then end all processes."""
+        """End all processes, once the challengers have seen what is queued; wait five seconds for that."""
         for task in self._tasks:
             task.cancel()
-        for route in self.routes.values():
-            self._leave(route, None)
-        await asyncio.gather(*self._leaving)
-        await asyncio.gather(*(model.stop(5.0) for model in self._models.values()))
+        await asyncio.gather(*self._leaving, *(model.stop(5.0) for model in self._models.values()))
 
     async def _settle(self, name: tuple[str, str], slots: list[Slot]) -> None:
         champion = self._models[next(slot for slot in slots if slot.role == "champion").process]
@@ -110,17 +107,8 @@ class Fleet:
                     lane = Lane(slot, model, Checker(slot.contract), self._predictor.see, self._predictor.shed)
                 lanes.append(lane)
         slot = next(slot for slot in slots if slot.role == "champion")
-        fresh = Route(slot, self._models[slot.process], Checker(slot.contract), lanes)
-        self.routes[name] = fresh
-        if old is not None:
-            self._leave(old, fresh)
+        self.routes[name] = Route(slot, self._models[slot.process], Checker(slot.contract), lanes)
         self._retire()
-
-    def _leave(self, old: Route, fresh: Route | None) -> None:
-        for lane in old.lanes:
-            if fresh is None or lane not in fresh.lanes:
-                lane.close()
-                self._background(lane.drained(GRACE))
 
     def _retire(self) -> None:
         used = {id(route.model) for route in self.routes.values()}

@@ -85,7 +85,7 @@ class Metrics:
         self.restarts = Counter(
             "orrery_model_restarts_total", "Ends of model processes that were not ordered.", _VERSION
         )
-        self.journal_bytes = Counter("orrery_journal_bytes_total", "Bytes of predictions written to the journal.")
+        self.journal_rows = Counter("orrery_journal_rows_total", "Rows written to the prediction journal.")
         self.journal_lost = Counter("orrery_journal_lost_rows_total", "Answered rows that the journal could not take.")
 
     def text(self) -> str:

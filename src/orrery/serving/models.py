@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from concurrent.futures import Executor
 from typing import Any
 
@@ -13,6 +14,7 @@ from orrery.errors import NotUnderstood
 from orrery.serving.assignment import Slot
 from orrery.serving.channel import Channel, Fault, ProcessDied, Reply, Spawn
 from orrery.serving.contract import Columns
+from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.refusals import ModelFailed, Overloaded, Unavailable
 
@@ -161,6 +163,9 @@ class Model:
                 self.failure = str(error)
             except OSError as error:
                 self.failure = f"{error.strerror or error}: {error.filename or self._argv[0]}"
+            except Exception as error:  # who supervises must not end by what it did not foresee
+                self.failure = repr(error)
+                say(f"{self}: {traceback.format_exc()}")
             finally:
                 self._channel = None
                 self.ready.clear()

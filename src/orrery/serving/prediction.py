@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -10,9 +9,10 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from orrery.errors import OrreryError
+from orrery.errors import NotAllowed, OrreryError
 from orrery.serving.assignment import Slot
 from orrery.serving.contract import Broken, Checker, Columns, masked, refuse
+from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.models import Model, Output
 from orrery.serving.refusals import ModelFailed, Unavailable
@@ -24,7 +24,7 @@ class Journal(Protocol):
     """Where predictions are written down before their answer leaves."""
 
     def append(self, model: str, environment: str, columns: dict[str, list[Any]]) -> object:
-        """Write rows; they survive this process once this returns. An OSError says that they could not be written."""
+        """Write rows; on return they outlive this process. OSError or NotAllowed: nothing was written."""
 
     def close(self) -> None:
         """Write out what is held back."""
@@ -43,6 +43,20 @@ class Route(msgspec.Struct):
     model: Model
     checker: Checker
     lanes: list[Lane]
+
+    def hold(self) -> None:
+        """Keep the challengers until :meth:`release`, because they will be shown a request."""
+        for lane in self.lanes:
+            lane.model.hold()
+
+    def release(self) -> None:
+        """Undo one :meth:`hold`."""
+        for lane in self.lanes:
+            lane.model.release()
+
+
+class NotWritten(OrreryError):
+    """Predictions could not be written down."""
 
 
 class Predictor:
@@ -89,13 +103,10 @@ class Predictor:
         record.update(request.columns)
         try:
             self._write(slot, record)
-        except OSError as error:
-            self._metrics.journal_lost.add((), request.rows)
-            print(f"orrery: the prediction journal cannot be written: {error}", file=sys.stderr, flush=True)
+        except NotWritten as error:
             if self._full == "refuse":
                 raise Unavailable(
-                    f"The prediction cannot be written down ({error.strerror or error}), so it is not given.",
-                    todo="Make room on the server's disk.",
+                    f"The prediction cannot be written down, so it is not given. {error}",
                 ) from error
         self._count(slot, request.rows)
         return Answer(request, slot, rows, broken, said.missing, said.extra)
@@ -111,13 +122,12 @@ class Predictor:
             said = await lane.model.predict(columns, request.rows, slot.timeout)
             rows = _numbers(said, slot)
             self._write(slot, _record(slot, request, at, rows, time.perf_counter() - began, broken))
-        except OSError as error:
-            self._metrics.journal_lost.add((), request.rows)
-            print(f"orrery: the prediction journal cannot be written: {error}", file=sys.stderr, flush=True)
+        except NotWritten:
+            return  # it is counted, and the log says so
         except Exception as error:  # whatever it is, the next request must find this challenger's lane open
             self._metrics.shadow_failures.add(_labels(slot))
             if not isinstance(error, OrreryError):
-                print(f"orrery: {slot.key} in shadow: {error!r}", file=sys.stderr, flush=True)
+                say(f"{slot.key} in shadow: {error!r}")
         else:
             self._count(slot, request.rows)
 
@@ -126,7 +136,13 @@ class Predictor:
         self._metrics.shed.add(_labels(slot))
 
     def _write(self, slot: Slot, record: dict[str, list[Any]]) -> None:
-        self._journal.append(slot.model, slot.environment, record)
+        try:
+            self._journal.append(slot.model, slot.environment, record)
+        except (OSError, NotAllowed) as error:
+            self._metrics.journal_lost.add((), len(record["_id"]))
+            say(f"predictions of {slot.key} are not written down: {error}")
+            raise NotWritten(str(error)) from error
+        self._metrics.journal_rows.add((), len(record["_id"]))
 
     def _count(self, slot: Slot, rows: int) -> None:
         self._metrics.predictions.add(_labels(slot), rows)

@@ -9,7 +9,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from orrery.serving.channel import Spawn
 from orrery.serving.channel import spawn as leashed
 from orrery.serving.control import ControlLink
 from orrery.serving.fleet import Fleet
+from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.prediction import Journal, Predictor, microseconds
 from orrery.serving.server import Server
@@ -39,7 +39,7 @@ def serve(
     spawn: Spawn = leashed,
     journal: Journal | None = None,
     full: Literal["refuse", "shed"] = "refuse",
-    fsync: bool = False,
+    fsync: Literal["always", "interval", "never"] = "interval",
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish what runs; return the exit code.
 
@@ -49,7 +49,7 @@ def serve(
     spawn : starts a model process; by default without containment.
     journal : gets the predictions; by default the one in ``serving/journal`` in the home folder.
     full : what to do when the journal cannot be written: ``refuse`` requests, or answer and ``shed`` the record.
-    fsync : whether the default journal waits for the disk, to survive a loss of power, too.
+    fsync : when the default journal is forced to the disk, to survive a loss of power, too.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def serve(
         if journal is None:
             from orrery.data.journal import Journal as Default
 
-            journal = Default(folder / "journal", "serving", fsync=fsync)
+            journal = Default(folder / "journal", f"serving-{settings.serving_port}", fsync=fsync)
         try:
             asyncio.run(_run(settings, spawn, journal, full))
         finally:
@@ -85,7 +85,7 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, full: Literal
         try:
             last = file.load()
         except Damaged as error:
-            print(f"orrery: {error.what} It is asked for anew.", file=sys.stderr, flush=True)
+            say(f"{error.what} It is asked for anew.")
             last = None
         if last is not None:
             fleet.apply(last)

@@ -69,8 +69,8 @@ def request(columns: Columns, given_id: object = None, single: bool = False) -> 
     Raises
     ------
     NotUnderstood
-        If there are no rows, columns of different lengths, a cell that holds a list or an object, a column name that
-        is reserved, or an id that is not a short text.
+        If there are no rows, columns of different lengths, a cell that holds a list, an object or a whole number of
+        more than 64 bits, a column name that is reserved, or an id that is not a short text.
     TooLarge
         If there are more than :data:`MAX_ROWS` rows.
     """
@@ -84,8 +84,11 @@ def request(columns: Columns, given_id: object = None, single: bool = False) -> 
             raise NotUnderstood(
                 f"A column cannot be called {name!r}.", todo="Names that begin with _ are orrery's own."
             )
-        if not _CELLS.issuperset(map(type, values)):
+        kinds = set(map(type, values))
+        if not kinds <= _CELLS:
             raise NotUnderstood(_odd_cell(name, values))
+        if int in kinds:
+            _check_integers(name, values)
     if rows <= 0:
         raise NotUnderstood("The request holds no rows.")
     if rows > MAX_ROWS:
@@ -120,6 +123,12 @@ def _checked_id(given: object) -> str:
     if not isinstance(given, str) or len(given) > MAX_ID or not (given.isascii() and given.isprintable()):
         raise NotUnderstood(f"A request's id is an ASCII text of at most {MAX_ID} characters.")
     return given
+
+
+def _check_integers(name: str, values: list[Any]) -> None:
+    for row, value in enumerate(values):
+        if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+            raise NotUnderstood(f"Column {name} of row {row} holds a whole number of more than 64 bits.")
 
 
 def _odd_cell(name: str, values: list[Any]) -> str:

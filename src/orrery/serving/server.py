@@ -14,7 +14,6 @@ All of them also below ``/env/ENVIRONMENT``; without that it is production.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 import traceback
 from typing import Any
@@ -25,6 +24,7 @@ from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope  # t
 from orrery.errors import ContractBroken, NotFound, NotUnderstood, OrreryError
 from orrery.serving import forms, open_inference
 from orrery.serving.fleet import Fleet
+from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.prediction import Now, Predictor, Route, microseconds
 from orrery.serving.refusals import ModelFailed, Overloaded, TooLarge, Unavailable, WrongKind
@@ -84,7 +84,7 @@ class Server:
         except OrreryError as error:
             self._refuse(proto, error, ("", "", "", ""))
         except Exception as error:
-            traceback.print_exc()
+            say(traceback.format_exc())
             self._refuse(proto, error, ("", "", "", ""))
 
     async def _predict(self, scope: Scope, proto: HTTPProtocol, environment: str, parts: list[str]) -> None:
@@ -98,15 +98,19 @@ class Server:
             request, wanted = _read(parts[-1], headers.get("content-type", ""), body, headers.get("x-request-id"))
             open_inference.check(wanted, slot)
             at = self._at(headers)
-            answer = await self._predictor.answer(route, request, at)
-            data = _write(parts[-1], answer, wanted)
-            if route.lanes and "wait-shadow" in headers.get("prefer", ""):
-                await asyncio.wait([lane.put(request, at) for lane in route.lanes], timeout=SHADOW_PATIENCE)
+            wait = "wait-shadow" in headers.get("prefer", "")
+            route.hold()
+            try:
+                answer = await self._predictor.answer(route, request, at)
+                data = _write(parts[-1], answer, wanted)
+                if wait and route.lanes:
+                    await asyncio.wait([lane.put(request, at) for lane in route.lanes], timeout=SHADOW_PATIENCE)
                 proto.response_bytes(200, [_JSON, ("x-request-id", request.id)], data)
-            else:
-                proto.response_bytes(200, [_JSON, ("x-request-id", request.id)], data)
-                for lane in route.lanes:
-                    lane.offer(request, at)
+                if not wait:
+                    for lane in route.lanes:
+                        lane.offer(request, at)
+            finally:
+                route.release()
         except OrreryError as error:
             self._refuse(proto, error, labels)
         else:
@@ -123,32 +127,36 @@ class Server:
         Unavailable
             If nothing was assigned yet.
         """
-        routes = self._fleet.routes
+        version = ""
         match parts:
-            case ["v2", "models", name, *rest]:
+            case ["v2", "models", name] | ["v2", "models", name, "infer" | "ready"]:
                 pass
-            case ["models", name, *rest]:
+            case ["v2", "models", name, "versions", version]:
+                pass
+            case ["v2", "models", name, "versions", version, "infer" | "ready"]:
+                pass
+            case ["models", name, "invocations" | "predict"]:
                 pass
             case ["invocations"]:
-                served = [model for place, model in routes if place == environment]
-                if len(served) > 1:
-                    raise NotFound(
-                        f"{len(served)} models are served in {environment}.",
-                        todo="Send it to /models/NAME/invocations.",
-                    )
-                name, rest = served[0] if served else "", []
+                name = self._only(environment)
             case _:
                 raise NotFound(f"There is nothing at /{'/'.join(parts)}.")
-        route = routes.get((environment, name))
+        route = self._fleet.routes.get((environment, name))
         if route is None:
             if self._fleet.assignment is None:
                 raise Unavailable("This server was not told yet what to serve.", todo="Send it again in a moment.")
-            raise NotFound(
-                f"{name!r} is not served in {environment}." if name else f"Nothing is served in {environment}."
-            )
-        if rest[:1] == ["versions"] and rest[1:2] != [str(route.slot.version)]:
+            raise NotFound(f"{name!r} is not served in {environment}.")
+        if version not in ("", str(route.slot.version)):
             raise NotFound(f"Version {route.slot.version} of {name} answers in {environment}, and no other.")
         return route
+
+    def _only(self, environment: str) -> str:
+        """Return the one model that is served in an environment."""
+        served = [model for place, model in self._fleet.routes if place == environment]
+        if len(served) > 1:
+            what = f"{len(served)} models are served in {environment}."
+            raise NotFound(what, todo="Send it to /models/NAME/invocations.")
+        return served[0] if served else "(no model)"
 
     def _tell(self, scope: Scope, proto: HTTPProtocol, environment: str, parts: list[str]) -> None:
         """Answer what is not a prediction."""
@@ -188,9 +196,11 @@ class Server:
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
         known = isinstance(error, OrreryError)
         headers = [("retry-after", "1")] if status in (429, 503) else []
+        if status == 413:  # the rest of the body is not read, so nothing can follow on this connection
+            headers = [("connection", "close")]
         self._metrics.requests.add((*labels, str(status)))
         if status == 500:
-            print(f"orrery: {labels[0]} {error!r}", file=sys.stderr, flush=True)
+            say(f"{'/'.join(labels)} {error!r}")
         _json(proto, status, {"error": str(error) if known else "This server failed; its log says how."}, headers)
 
 

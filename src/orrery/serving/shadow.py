@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from orrery.serving.assignment import Slot
@@ -30,12 +31,12 @@ class Lane:
     def __init__(self, slot: Slot, model: Model, checker: Checker, see: See, shed: Callable[[Slot], None]) -> None:
         self.slot, self.model, self.checker = slot, model, checker
         self._see, self._shed = see, shed
-        self._queue: asyncio.Queue[tuple[Request, int, Future[None] | None] | None] = asyncio.Queue()
-        self._task = asyncio.create_task(self._run())
+        self._queue: deque[tuple[Request, int, Future[None] | None]] = deque()
+        self._task: asyncio.Task[None] | None = None
 
     def offer(self, request: Request, at: int) -> None:
         """Queue a request, or shed it when the queue is full."""
-        if self._queue.qsize() >= QUEUE:
+        if len(self._queue) >= QUEUE:
             self._shed(self.slot)
         else:
             self._put(request, at, None)
@@ -46,25 +47,19 @@ class Lane:
         self._put(request, at, done)
         return done
 
-    def close(self) -> None:
-        """Take nothing more; what is queued is still seen."""
-        self._queue.put_nowait(None)
-
-    async def drained(self, grace: float) -> None:
-        """Wait until all is seen, at most so many seconds."""
-        await asyncio.wait([self._task], timeout=grace)
-        self._task.cancel()
-
     def _put(self, request: Request, at: int, done: Future[None] | None) -> None:
-        self.model.hold()
-        self._queue.put_nowait((request, at, done))
+        self.model.hold()  # so that a challenger that leaves sees first what was queued for it
+        self._queue.append((request, at, done))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        while (item := await self._queue.get()) is not None:
-            request, at, done = item
+        while self._queue:
+            request, at, done = self._queue.popleft()
             try:
                 await self._see(self, request, at)
             finally:
                 self.model.release()
                 if done is not None and not done.done():
                     done.set_result(None)
+        self._task = None
