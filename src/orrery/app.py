@@ -6,6 +6,7 @@ interface call; both are thin. Every command returns the events it became.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -32,7 +33,9 @@ from orrery.workers.action import Action
 if TYPE_CHECKING:
     import polars as pl
 
+    from orrery.data.labels import Accepted
     from orrery.data.lake import Lake
+    from orrery.spec import Spec
 
 
 class Orrery:
@@ -227,12 +230,41 @@ class Orrery:
             occurred_at=occurred_at,
         )
 
-    def add_labels(self, name: str, frame: pl.DataFrame, *, key: str = "") -> Any:
-        """Add labels that have become known: columns ``entity``, ``label`` and ``at``."""
-        from orrery.data.predictions import LabelTable
+    def add_labels(self, name: str, frame: pl.DataFrame, *, actor: str = "labels", key: str = "") -> Accepted:
+        """Add labels that have become known: columns ``entity``, ``label`` and ``at``.
 
-        self.model(name)
-        return LabelTable(self.lake, name).append(frame, key or None)
+        A batch that cannot be true as a whole (a value that the contract expects is absent from it) is set aside, and
+        the model's timeline says so.
+        """
+        from orrery.data.labels import LabelTable
+
+        policy = self.model(name).policy()
+        accepted = LabelTable(self.lake, name).append(frame, key or None, expected=self._expected_labels(policy))
+        if accepted.quarantined:
+            reasons = "; ".join(accepted.reasons)
+            draft = Draft(
+                id=digest(f"labels/{name}/{key}") if key else uuid.uuid4().hex,
+                kind="quarantined",
+                actor=actor,
+                why=f"{accepted.quarantined} labels were set aside: {reasons}.",
+                model=name,
+                data={"dataset": f"labels of {name}", "rows": accepted.quarantined, "reasons": accepted.reasons},
+            )
+            self.append([draft])
+        return accepted
+
+    def _expected_labels(self, policy: Spec | None) -> dict[str, float]:
+        """Return the shares of the target's values as the contract of the dataset knows them."""
+        from orrery.data.contract import Contract
+
+        if policy is None:
+            return {}
+        datasets = self.states.data().datasets
+        for dataset in policy.data.values():
+            contract = datasets[dataset].contract if dataset in datasets else None
+            if contract and policy.model.target in (expected := Contract.from_dict(contract).present):
+                return dict(expected[policy.model.target])
+        return {}
 
 
 def follow_with_aliases(connection: sa.Connection, events: list[Event]) -> None:

@@ -90,6 +90,9 @@ class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     segments: SegmentGate = SegmentGate()
     latency: LatencyGate = LatencyGate()
     holdout: Annotated[str, Meta(description="Untouched rows: the newest 7d, or a share such as 0.2.")] = ""
+    refit: Annotated[
+        bool, Meta(description="After judging, train again with the untouched rows; false: release what was judged.")
+    ] = True
 
 
 class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -142,6 +145,9 @@ class Triggers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     data: Annotated[bool, Meta(description="A new version of a dataset.")] = False
     drift: Annotated[bool, Meta(description="Inputs or calibration drifted.")] = True
     decay: Annotated[bool, Meta(description="The loss on matured labels grew.")] = True
+    upkeep: Annotated[
+        Duration, Meta(description="How often a repair is tried without an alarm; it costs no training. 0s: never.")
+    ] = "0s"
     cooldown: Annotated[Duration, Meta(description="Least time between two trainings that nobody asked for.")] = "1d"
     budget: Budget = Budget()
 
@@ -339,6 +345,7 @@ def _check(spec: Spec, source: str) -> None:
 def _check_durations(spec: Spec, source: str) -> None:
     rollout = spec.rollout
     texts = [spec.model.label_delay, spec.triggers.cooldown, spec.monitors.every, spec.serving.timeout]
+    texts += [spec.triggers.upkeep]
     texts += [spec.resources.wall, spec.resources.tests_wall]
     for burden in (rollout.redesign, rollout.refresh, rollout.repair):
         texts += [burden.min, burden.max, burden.guard, burden.window]

@@ -11,18 +11,16 @@ import numpy as np
 import polars as pl
 
 from orrery.actions.desk import Desk, limits_of
+from orrery.actions.repair import repair
 from orrery.errors import ProjectFailed
-from orrery.pipeline.artifact import make_repair, read_manifest
+from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec, to_dict
-from orrery.stats import apply_platt, paired_interval, platt
-from orrery.stats.measure import bound_of, encode, metric, row_losses
+from orrery.stats import paired_interval
+from orrery.stats.measure import bound_of, encode, row_losses
 from orrery.timeline.event import Draft
-from orrery.timeline.state import ModelState, Run, Version
-from orrery.types import PRODUCTION, format_instant, parse_duration
+from orrery.timeline.state import ModelState, Run
 from orrery.workers.action import Action
 from orrery.workers.contained import run as run_contained
-
-LEAST_LABELS = 200  # matured labels that a repair asks for
 
 
 def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
@@ -31,11 +29,24 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     spec = model.spec_of(run.commit)
     out = desk.evidence(model.name, run.id)
     if run.change == "repair":
-        result = _repair(desk, model, run, spec, out)
+        attempt = repair(desk, model, spec, out)
+        if isinstance(attempt, str):
+            nothing = {"run": run.id, "change": run.change}
+            return [
+                Draft(
+                    id=action.event_id(),
+                    kind="not_trained",
+                    actor="orrery/training",
+                    why=attempt,
+                    model=model.name,
+                    data=nothing,
+                )
+            ]
+        result = attempt
     else:
         result = _run_project(desk, model, run, spec, out)
     champion = model.champion()
-    facts = {
+    facts: dict[str, Any] = {
         "run": run.id,
         "commit": run.commit,
         "change": run.change,
@@ -100,6 +111,7 @@ def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path)
         "change": run.change,
         "commit": run.commit,
         "window": window,
+        "refit": spec.gates.refit,
         "cache": str(desk.settings.folder("cache")),
         "environment": environment.digest,
         "out": str(out),
@@ -136,57 +148,6 @@ def _exported(desk: Desk, name: str, version: int, key: str) -> Path:
     return path
 
 
-def _repair(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path) -> dict[str, Any]:
-    """Recalibrate the champion on its own matured labels; judged on the newest of them, fitted without those."""
-    from orrery.data.predictions import matured
-
-    champion = model.champion()
-    assert champion is not None
-    now = desk.orrery.clock.now()
-    burden = spec.rollout.repair
-    window = parse_duration(burden.window)
-    start = now - window if window else model.lane(PRODUCTION).since or now
-    rows = matured(
-        desk.orrery.lake,
-        model.name,
-        PRODUCTION,
-        start,
-        now,
-        parse_duration(spec.model.label_delay),
-        roles=("champion",),
-    ).filter(pl.col("_version") == champion.number)
-    classes = list(champion.facts.get("classes") or [])
-    if len(rows) < LEAST_LABELS:
-        raise ProjectFailed(f"A repair asks for {LEAST_LABELS} matured labels of the champion; there are {len(rows)}.")
-    rows = rows.sort("_at")
-    said = np.asarray(rows["_output"].to_list(), dtype=np.float64)[:, 0]
-    seen = encode(rows["label"].to_list(), classes)
-    cut = max(1, int(len(rows) * 0.7))
-    slope, intercept = platt(said[:cut], seen[:cut])
-    repaired = apply_platt(said[cut:], slope, intercept)[:, None]
-    final = platt(said, seen)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    make_repair(desk.artifact(champion), final[0], final[1], out / "artifact")
-    holdout = rows[cut:]
-    names = [name for name in holdout.columns if not name.startswith("_") and name not in ("label", "matured_at")]
-    holdout.select(*names, pl.col("label").alias(spec.model.target), pl.col("_at")).write_parquet(
-        out / "holdout.parquet"
-    )
-    np.save(out / "probe_output.npy", repaired)
-    np.save(out / "champion_output.npy", said[cut:][:, None])
-    expected = metric(spec.rollout.primary, repaired, seen[cut:])
-    return {
-        "params": {"slope": round(final[0], 6), "intercept": round(final[1], 6), "rows": len(rows)},
-        "metrics": {spec.rollout.primary: expected},
-        "rows": len(rows),
-        "cpu_seconds": 0.0,
-        "seconds": 0.0,
-        "trained_until": champion.facts.get("trained_until") or format_instant(now),
-        "steps": [],
-    }
-
-
 def _promised(out: Path, spec: Spec) -> dict[str, Any]:
     """Return what the version promises: its loss on untouched rows, with the largest error that will count."""
     manifest = read_manifest(out / "artifact")
@@ -208,8 +169,3 @@ def _flat(params: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in params.items():
         found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
     return found
-
-
-def parent_of(model: ModelState, version: Version) -> Version | None:
-    """Return the version that was champion when this one was trained."""
-    return model.versions.get(version.parent or 0)

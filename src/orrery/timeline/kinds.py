@@ -11,6 +11,7 @@ KINDS: dict[str, str] = {
     # training
     "triggered": "A training was asked for. data: run, reason, change, commit, data (dataset -> version), evidence.",
     "not_triggered": "A trigger fired and the policy held it back. data: reason, evidence, until.",
+    "not_trained": "A training found nothing to do. data: run, and the numbers that say so.",
     "trained": "A version exists. data: run, commit, change, data, parent, params, environment, steps, metrics, "
     "artifact, tracking_run, cpu_seconds, seconds, trained_until.",
     # gates, review

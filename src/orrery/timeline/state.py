@@ -53,11 +53,12 @@ class Run(msgspec.Struct, kw_only=True):
     params: dict[str, Any] = {}
     version: int | None = None
     failed: str = ""
+    needless: str = ""
 
     @property
     def open(self) -> bool:
         """Whether it has not ended yet."""
-        return self.version is None and not self.failed
+        return self.version is None and not self.failed and not self.needless
 
 
 class Approval(msgspec.Struct, kw_only=True):
@@ -315,6 +316,11 @@ def _not_triggered(state: ModelState, event: Event) -> None:
     state.held = {**state.held, cause: parse_instant(event.data.get("until") or event.occurred_at)}
 
 
+def _not_trained(state: ModelState, event: Event) -> None:
+    if run := state.runs.get(event.data["run"]):
+        run.needless = event.why
+
+
 def _trained(state: ModelState, event: Event) -> None:
     data, number = event.data, event.version
     assert number is not None
@@ -479,6 +485,7 @@ _HANDLERS: dict[str, Callable[[ModelState, Event], None]] = {
     "failed": _failed,
     "triggered": _triggered,
     "not_triggered": _not_triggered,
+    "not_trained": _not_trained,
     "trained": _trained,
     "gated": _of_version(_gated),
     "review_requested": _of_version(_requested),

@@ -68,7 +68,8 @@ def _causes(model: ModelState, champion: Version, policy: Spec, data: DataState,
     if policy.triggers.schedule:
         from croniter import croniter
 
-        last = max((run.at for run in model.runs.values() if run.reason == "schedule"), default=champion.at)
+        refreshes = [run for run in model.runs.values() if run.reason == "schedule" and run.change == "refresh"]
+        last = max((run.at for run in refreshes), default=_began(model))
         planned = croniter(policy.triggers.schedule, last).get_next(datetime)
         if planned <= now:
             why = f"The schedule {policy.triggers.schedule!r} was due at {planned:%Y-%m-%d %H:%M}."
@@ -80,6 +81,18 @@ def _causes(model: ModelState, champion: Version, policy: Spec, data: DataState,
         if fresh:
             words = ", ".join(f"{name} has version {number}" for name, number in fresh.items())
             yield Cause("data", "refresh", f"New data: {words}.", digest(dict(fresh)))
+    yield from _upkeep(model, champion, policy, now)
+
+
+def _upkeep(model: ModelState, champion: Version, policy: Spec, now: datetime) -> Iterator[Cause]:
+    """A repair costs no training and is released only where it would change the answers: it is tried in a rhythm."""
+    rhythm = parse_duration(policy.triggers.upkeep)
+    if not rhythm or policy.model.task != "binary":
+        return
+    tried = max((run.at for run in model.runs.values() if run.change == "repair"), default=None)
+    if tried is None or now - tried >= rhythm:
+        why = f"Upkeep of the calibration, every {policy.triggers.upkeep}."
+        yield Cause("schedule", "repair", why, f"upkeep:{format_instant(now)}")
 
 
 def _answer(model: ModelState, champion: Version, alarm: dict[str, Any]) -> str:
@@ -108,7 +121,9 @@ def _busy(model: ModelState) -> bool:
 
 
 def _held_back(model: ModelState, policy: Spec, cause: Cause, now: datetime) -> tuple[str, str, datetime] | None:
-    automatic = [run for run in model.runs.values() if run.reason not in ("push", "hand")]
+    if cause.change == "repair":
+        return None  # it costs nothing, and begins only when nothing else is under way
+    automatic = [run for run in model.runs.values() if run.reason not in ("push", "hand") and run.change != "repair"]
     cooldown = parse_duration(policy.triggers.cooldown)
     last = max((run.at for run in automatic), default=None)
     if last is not None and last + cooldown > now and cause.reason != "schedule":
@@ -178,6 +193,11 @@ def trigger(
 def _version_of(data: DataState, name: str) -> int:
     dataset = data.datasets.get(name)
     return dataset.version if dataset else 0
+
+
+def _began(model: ModelState) -> datetime:
+    """Return since when there is a model in production: its schedule counts from then."""
+    return model.lane(PRODUCTION).tenures[0][1]
 
 
 def _newest_data(model: ModelState) -> dict[str, int]:
