@@ -149,6 +149,8 @@ def test_the_protocol(artifact: Path) -> None:
     assert refused["error"]["kind"] == "rows"
     assert (refused["error"]["column"], refused["error"]["row"]) == ("a", 1)
     assert raw.ask(id=3, op="dance")["error"]["kind"] == "rows"
+    assert "no Arrow IPC stream" in raw.ask(id=3, op="predict", arrow=b"nonsense")["error"]["what"]
+    assert "no list of values" in raw.ask(id=3, op="predict", columns={"a": 4}, n=1)["error"]["what"]
     assert raw.ask(id=4, op="predict", columns={"a": [1.0], "s": ["fail"]}, n=1)["error"]["kind"] == "project"
     began = time.perf_counter()
     for number in range(200):

@@ -65,7 +65,8 @@ def test_a_training_leaves_a_version_and_a_result(trainer: Any) -> None:
 
 
 def test_rows_without_a_target_are_left_out_of_every_step(trainer: Any) -> None:
-    result = trainer.train(GOOD, table(nulls=40), "regression")
+    frame = table(nulls=40).with_columns(y=pl.when(pl.int_range(240) == 39).then(float("nan")).otherwise("y"))
+    result = trainer.train(GOOD, frame, "regression")
     assert result["ok"]
     assert result["rows"] == 200
     assert "40 of 240 rows have no y and were left out." in result["warnings"]
@@ -221,3 +222,11 @@ def test_other_datasets_are_kept_for_serving(trainer: Any, tmp_path: Path) -> No
     cities.unlink()
     predictor = Predictor.load(trainer.out / "artifact")
     assert predictor.predict(pl.DataFrame({"a": [1.0, 1.0], "city": ["x", "y"]})).tolist() == [[1.0], [10.0]]
+
+
+def test_infinite_and_missing_features_that_stay_the_same_are_no_difference(trainer: Any) -> None:
+    text = GOOD.replace(
+        'rows.select("a")', 'rows.select("a", far=1 / (rows["a"] * 0), none=rows["a"] * float("nan"), text=rows["s"])'
+    )
+    result = trainer.train(text, table().with_columns(s=pl.Series(["u", None] * 120)), "regression")
+    assert result["consistency"]["columns"] == {}

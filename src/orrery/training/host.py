@@ -90,9 +90,13 @@ def _answer(predictor: Predictor, request: dict[str, Any]) -> dict[str, Any]:
         if arrow is not None:
             import polars as pl
 
-            rows = predictor.columns.of_frame(pl.read_ipc_stream(arrow))
-        elif request.get("op") == "predict" and "columns" in request:
-            rows = predictor.columns.of_values(request["columns"], request["n"])
+            try:
+                rows = predictor.columns.of_frame(pl.read_ipc_stream(arrow))
+            except (OSError, TypeError, pl.exceptions.PolarsError) as error:
+                raise NotUnderstood(f"`arrow` is no Arrow IPC stream: {error}") from error
+        elif request.get("op") == "predict" and isinstance(given := request.get("columns"), dict):
+            count = request.get("n")
+            rows = predictor.columns.of_values(given, len(next(iter(given.values()), ())) if count is None else count)
         else:
             raise NotUnderstood(f"A request needs `op` predict and `columns` or `arrow`; it has {sorted(request)}.")
         output = predictor.predict_rows(rows)

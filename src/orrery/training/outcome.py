@@ -130,13 +130,13 @@ def _difference(left: Any, right: Any) -> float:
         return float("inf")
     if left.dtype.kind in "fiub" and right.dtype.kind in "fiub":
         a, b = left.astype(float), right.astype(float)
-        both = np.isnan(a) & np.isnan(b)
-        scale = np.maximum(1.0, np.maximum(np.abs(np.where(both, 0, a)), np.abs(np.where(both, 0, b))))
-        apart = np.where(both, 0.0, np.abs(np.where(both, 0, a) - np.where(both, 0, b)) / scale)
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        a, b = np.where(same, 0.0, a), np.where(same, 0.0, b)
+        apart = np.abs(a - b) / np.maximum(1.0, np.maximum(np.abs(a), np.abs(b)))
         worst = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
         return worst if worst > _EQUAL else 0.0
-    same = [_same(a, b) for a, b in zip(left.tolist(), right.tolist(), strict=True)]
-    return 0.0 if all(same) else 1.0
+    pairs = zip(left.tolist(), right.tolist(), strict=True)
+    return 0.0 if all(_same(a, b) for a, b in pairs) else 1.0
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class Predictor:
         self._alone = checkout.active() if alone else None
         if self._alone is not None:
             self._alone.__enter__()
+            atexit.register(self._alone.__exit__, None, None, None)  # while there still are modules to put back
 
     @classmethod
     def load(cls, artifact: Path | str, which: str = "model", *, alone: bool = False) -> Predictor:

@@ -80,6 +80,8 @@ class Columns:
         fitted = {}
         for name, values in given.items():
             if name in self.accepted:
+                if not isinstance(values, list | tuple):
+                    raise RowRefused(f"Column {name!r} holds no list of values.", column=name)
                 if len(values) != count:
                     raise RowRefused(f"Column {name!r} has {len(values)} values for {count} rows.", column=name)
                 fitted[name] = _from_values(name, values, self.accepted[name])

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -121,43 +122,15 @@ class Training:
         self._pipeline = Pipeline(module, [*spec.data, spec.model.target])
         self._place = "data"
         source = self._source()
-        labelled = source.frame.filter(pl.col(spec.model.target).is_not_null())
-        dropped = source.frame.height - labelled.height
-        if dropped:
-            self.warnings.append(
-                f"{dropped} of {source.frame.height} rows have no {spec.model.target} and were left out."
-            )
+        labelled = self._labelled(source.frame)
         train, holdout = split(labelled, spec)
         classes = self._classes(labelled)
         probe, plan = self._train("probe", source, recent(train, spec, job.window), None)
         rows = recent(labelled, spec, job.window)
-        final, plan = self._train("final", source, rows, plan)
+        final, _ = self._train("final", source, rows, plan)
 
         self._place = "outcome"
-        columns = {name: str(kind) for name, kind in labelled.schema.items() if name != spec.model.target}
-        until = event_times(rows, spec).max() if spec.model.time else None
-        manifest = Manifest(
-            model=spec.model.name,
-            task=spec.model.task,
-            target=spec.model.target,
-            entity=spec.model.entity,
-            time=spec.model.time,
-            classes=classes,
-            rows_input=source.argument,
-            dataset=spec.data[source.argument],
-            columns=columns,
-            module=spec.pipeline.module,
-            step=spec.pipeline.model,
-            inputs=self._pipeline.inputs,
-            features=plan.features,
-            live=plan.live,
-            kept=plan.kept,
-            params=self._params(),
-            commit=job.commit,
-            change=job.change,
-            trained_until=format_instant(until) if until is not None else None,  # type: ignore[arg-type]
-            rows=rows.height,
-        )
+        manifest = self._manifest(source, rows, classes, plan)
         sample = self._without_target(holdout if holdout.height >= SAMPLE_ROWS else labelled, plan.features, source)
         write_artifact(out / "artifact", manifest, checkout, final, probe, sample)
         holdout.write_parquet(out / "holdout.parquet")
@@ -168,6 +141,45 @@ class Training:
             "trained_until": manifest.trained_until,
             "params": {name: value for step in self.steps for name, value in step["parameters"].items()},
         }
+
+    def _labelled(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows that have the target."""
+        target = pl.col(self._spec.model.target)
+        known = target.is_not_null()
+        if frame.schema[self._spec.model.target].is_float():
+            known = known & target.is_not_nan()
+        labelled = frame.filter(known)
+        dropped = frame.height - labelled.height
+        if dropped:
+            name = self._spec.model.target
+            self.warnings.append(f"{dropped} of {frame.height} rows have no {name} and were left out.")
+        return labelled
+
+    def _manifest(self, source: Source, rows: pl.DataFrame, classes: tuple[Any, ...], plan: ServingPlan) -> Manifest:
+        spec, model = self._spec, self._spec.model
+        until = event_times(rows, spec).max() if model.time else None
+        return Manifest(
+            model=model.name,
+            task=model.task,
+            target=model.target,
+            entity=model.entity,
+            time=model.time,
+            classes=classes,
+            rows_input=source.argument,
+            dataset=spec.data[source.argument],
+            columns={name: str(kind) for name, kind in rows.schema.items() if name != model.target},
+            module=spec.pipeline.module,
+            step=spec.pipeline.model,
+            inputs=self._pipeline.inputs,
+            features=plan.features,
+            live=plan.live,
+            kept=plan.kept,
+            params=self._params(),
+            commit=self._job.commit,
+            change=self._job.change,
+            trained_until=format_instant(until) if isinstance(until, datetime) else None,
+            rows=rows.height,
+        )
 
     def _judge(self, out: Path, manifest: Manifest, holdout: pl.DataFrame) -> dict[str, Any]:
         """Load the version as a server will, and ask it."""
@@ -235,6 +247,10 @@ class Training:
         name = spec.pipeline.model
         self._pipeline.needs(name)  # says which steps there are, if not this one
         features = features_of(steps[name], spec.model.target)
+        keep = spec.pipeline.keep
+        for step in keep:
+            if step not in steps:
+                raise NotUnderstood(f"[pipeline] keep names {step}, and there is no such step.")
         given = rows
         if spec.model.target in steps[name].needs:
             given = self._without_target(rows, features, source)
@@ -255,10 +271,6 @@ class Training:
             lambda report: self._report(run, report),
         )
         values = dict(result.values)
-        keep = spec.pipeline.keep
-        for step in keep:
-            if step not in steps:
-                raise NotUnderstood(f"[pipeline] keep names {step}, and there is no such step.")
         plan = plan or plan_serving(
             features, steps, source.argument, model.target, keep, lambda step: _per_row(values.get(step), rows.height)
         )
