@@ -132,11 +132,11 @@ class Source:
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.parent / f".new-{uuid.uuid4().hex}"
-        index = {"GIT_INDEX_FILE": str(fresh.with_suffix(".index"))}
+        index = {"GIT_INDEX_FILE": str(fresh.with_suffix(".index")), "GIT_WORK_TREE": str(fresh)}
         try:
             fresh.mkdir()
             self._run(name, "read-tree", commit, more=index)
-            self._run(name, "checkout-index", "--all", f"--prefix={fresh}/", more=index)
+            self._run(name, "checkout-index", "--all", more=index)
             _refuse_ways_out(fresh)
             _make_read_only(fresh)
             try:
@@ -221,7 +221,7 @@ class Source:
         done = subprocess.run(
             ["git", f"--git-dir={path}", *command],
             env=environment(self.settings, path) | (more or {}),
-            cwd=path,
+            cwd=(more or {}).get("GIT_WORK_TREE", path),
             capture_output=True,
         )
         if done.returncode == 0:
@@ -299,7 +299,6 @@ def environment(settings: Settings, repository: Path | None = None) -> dict[str,
         "receive.autogc": "false",  # what a forced push leaves behind is still named by the timeline
         "gc.auto": "0",
         "transfer.fsckObjects": "true",
-        "receive.keepAlive": "2",
         "core.fsmonitor": "false",
     }
     variables = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}

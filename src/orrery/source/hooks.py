@@ -18,6 +18,8 @@ from orrery.settings import Settings
 
 MAIN_REF = "refs/heads/main"
 LARGEST_SPEC = 262_144  # bytes
+QUIET = "ORRERY_STEP_PUSH_QUIET"
+"""Variable that hands ``quiet`` of :func:`orrery.source.smart_http.git_app` on to the hook."""
 _ZEROS = "0" * 40
 
 
@@ -56,7 +58,7 @@ def main(arguments: list[str], lines: Iterable[str], say: Callable[[str], None])
         return 0
     from orrery.source.progress import after_push
 
-    after_push(name, updates, say)
+    after_push(name, updates, say, quiet=float(os.environ.get(QUIET, 15)))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,15 +21,13 @@ if TYPE_CHECKING:
 
 LONGEST = 600.0
 """Seconds that a push is followed at most."""
-QUIET = 15.0
-"""Seconds without an event and without a worker that holds a lease, after which a push says that nobody is at work."""
 AFTERWARDS = 2.0
 """Seconds to wait for what follows at once from a judgement."""
 
 Say = Callable[[str], None]
 
 
-def after_push(name: str, updates: Sequence[Update], say: Say) -> None:
+def after_push(name: str, updates: Sequence[Update], say: Say, *, quiet: float) -> None:
     """Write the push down and follow what comes of it; called when the push is in and cannot be refused any more."""
     settings = load()
     for update in updates:
@@ -46,12 +43,10 @@ def after_push(name: str, updates: Sequence[Update], say: Say) -> None:
     try:
         timeline = Timeline(connect(settings.database), clock_of(settings))
         event = record_push(Source(settings), timeline, name, on_main.old, on_main.new, actor)
-        follow(timeline, settings, event, say)
+        follow(timeline, settings, event, say, quiet=quiet)
     except (OrreryError, sa.exc.SQLAlchemyError) as error:
         say(f"orrery: The push is kept, but it cannot be written down now: {str(error).splitlines()[0]}")
         say("orrery: It starts by itself when orrery can reach its database again.")
-    except BrokenPipeError:
-        pass  # the client has gone; the loop goes on without it
 
 
 def follow(
@@ -60,17 +55,23 @@ def follow(
     pushed: Event,
     say: Say,
     *,
+    quiet: float,
     longest: float = LONGEST,
-    quiet: float = QUIET,
 ) -> None:
-    """Print a line for each step of a pushed commit, until it is judged, nothing happens, or nobody listens."""
+    """Print a line for each step of a pushed commit, until it is judged.
+
+    Parameters
+    ----------
+    quiet : seconds without an event and without a worker that holds a lease, after which it ends and says so.
+    longest : seconds after which it ends in any case.
+    """
     commit = pushed.data["commit"]
     address = f"{settings.control_url}/{pushed.model}/commits/{commit[:7]}"
     say(f"orrery: {pushed.model} @ {commit[:7]}   {address}")
     theirs = _Theirs(commit)
     seen, started = pushed.seq, time.monotonic()
     heard, judged = started, False
-    while _somebody_listens():
+    while True:
         for event in timeline.read(pushed.model, after=seen):
             seen = event.seq
             if theirs.has(event):
@@ -148,13 +149,6 @@ def _line(what: str, text: str, data: dict[str, Any]) -> str:
     seconds = data.get("seconds")
     took = f"{seconds:6.1f} s" if isinstance(seconds, (int, float)) else ""
     return f"  {what:<13} {text:<48} {took}".rstrip()
-
-
-def _somebody_listens() -> bool:
-    """Whether the other end of what we print to is still there."""
-    poll = select.poll()
-    poll.register(1, 0)
-    return not any(state & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, state in poll.poll(0))
 
 
 def _somebody_works(timeline: Timeline) -> bool:

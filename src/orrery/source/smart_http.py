@@ -9,13 +9,14 @@ import contextlib
 import logging
 import os
 import re
+import signal
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
 from orrery.errors import NotUnderstood
 from orrery.source.git import Source, environment
-from orrery.source.hooks import install
+from orrery.source.hooks import QUIET, install
 from orrery.types import check_name
 
 Scope = MutableMapping[str, Any]
@@ -25,16 +26,22 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SERVICES = ("git-upload-pack", "git-receive-pack")
 BLOCK = 65536
+PATIENCE = 5.0
+"""Seconds that git gets to end what it is at, when its client has gone."""
 
 _PATH = re.compile(r"/([^/]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-pack)")
 _log = logging.getLogger(__name__)
 
 
-def git_app(source: Source) -> App:
+def git_app(source: Source, *, quiet: float = 15.0) -> App:
     """Return the repositories as an ASGI app, to be mounted; ``/NAME.git`` is one, made by its first push.
 
     Who pushes is told by the header ``X-Orrery-Actor`` or the user name of basic authentication, and reaches the hooks
     as ``REMOTE_USER``.
+
+    Parameters
+    ----------
+    quiet : seconds without an event and without a worker, after which a push ends and says so.
     """
     install(source.settings)
 
@@ -59,12 +66,12 @@ def git_app(source: Source) -> App:
         if not (source.repos / f"{name}.git").is_dir():
             await _answer(send, 404, f"There is no repository {name}: it is made by the first push to its address.")
             return
-        await _run(source, name, f"/{name}.git/{match[2]}", scope, receive, send)
+        await _run(source, name, f"/{name}.git/{match[2]}", quiet, scope, receive, send)
 
     return app
 
 
-async def _run(source: Source, name: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def _run(source: Source, name: str, path: str, quiet: float, scope: Scope, receive: Receive, send: Send) -> None:
     """Let git answer one request; body and answer pass through as they come."""
     reading, writing = os.pipe()
     answer = asyncio.StreamReader(limit=BLOCK)
@@ -79,7 +86,7 @@ async def _run(source: Source, name: str, path: str, scope: Scope, receive: Rece
                 stdin=asyncio.subprocess.PIPE,
                 stdout=writing,
                 stderr=asyncio.subprocess.PIPE,
-                env=_variables(source, name, path, scope),
+                env=_variables(source, name, path, scope) | {QUIET: str(quiet)},
                 cwd=source.repos,
                 start_new_session=True,  # Ctrl-C at `orrery up` must not end a push half-way
             )
@@ -93,15 +100,17 @@ async def _run(source: Source, name: str, path: str, scope: Scope, receive: Rece
             await asyncio.wait({gone, relayed}, return_when=asyncio.FIRST_COMPLETED)
             if relayed.done():
                 relayed.result()
+            # A client that has gone does not undo its push: what is under way may end, the following of it must.
+            if await asyncio.wait_for(process.wait(), PATIENCE) != 0:
+                _log.warning("git http-backend for %s: %s", path, (await said).decode(errors="replace").strip())
+        except TimeoutError:
+            _log.info("The client of %s has gone", path)
         finally:
-            # With nobody to tell, git ends when it next has something to say; what it has received stays.
-            for task in (gone, relayed):
+            for task in (gone, relayed, said):
                 task.cancel()
             transport.close()
-            process.stdin.close()
-        with contextlib.suppress(TimeoutError):
-            if await asyncio.wait_for(process.wait(), 30) != 0:
-                _log.warning("git http-backend for %s: %s", path, (await said).decode(errors="replace").strip())
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGTERM)  # a push that is in and has no event yet gets it by `announce`
 
 
 async def _feed(receive: Receive, body: asyncio.StreamWriter) -> None:
