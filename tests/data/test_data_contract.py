@@ -143,7 +143,14 @@ def test_each_row_rule_names_its_rows() -> None:
     assert checked.good["age"].to_list() == [40]
     assert checked.bad["age"].to_list() == ["400", "-1", None, "forty", "1.0"]  # as it came
     assert checked.bad["_why"][0] == "age is above 120; plan is none of its categories"
-    assert contract.broken_columns(rows) == [[], ["age", "plan"], ["since", "age"], ["vip", "age"], ["age", "card"], ["age"]]
+    assert contract.broken_columns(rows) == [
+        [],
+        ["age", "plan"],
+        ["since", "age"],
+        ["vip", "age"],
+        ["age", "card"],
+        ["age"],
+    ]
 
 
 def test_a_missing_column_is_a_column_without_values() -> None:

@@ -85,7 +85,8 @@ class PredictionLog:
         def decide(table: DeltaTable | None) -> Write | None:
             nonlocal added
             added = 0
-            seen = {p.segment: (table.transaction_version(_segment(p.segment)) or 0) if table else 0 for p in pieces}
+            names = {piece.segment for piece in pieces}
+            seen = {name: (table.transaction_version(_segment(name)) or 0) if table else 0 for name in names}
             fresh = [piece for piece in pieces if piece.end > seen[piece.segment]]
             if not fresh:
                 return None
