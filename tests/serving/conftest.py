@@ -111,7 +111,7 @@ class Served:
         until(self.alive)
 
     def alive(self) -> bool:
-        assert self.process is not None and self.process.poll() is None, (self.folder / "log").read_text()
+        assert self.process is not None and self.process.poll() is None, "the server has ended; see the file log"
         try:
             return self.http.get("/v2/health/live").status_code == 200
         except httpx.TransportError:

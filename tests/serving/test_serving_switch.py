@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -186,7 +188,12 @@ def test_a_damaged_assignment_file_is_fetched_anew(server: Any) -> None:
     assert server.predict().status_code == 200
     server.control.assignment = {"seq": 99, "slots": [server.slot(2, "shadow")]}
     server.until(lambda: "0 champions" in (server.folder / "log").read_text())
+    assert "0 champions" in server.until(lambda: server.control.reports[-1]["failed"])["assignment"]
+    server.order(server.slot(2, contract={"columns": ["age"]}))
+    server.until(lambda: "The contract of production/m/2" in server.control.reports[-1]["failed"].get("assignment", ""))
+    assert server.control.reports[-1]["applied"] == 1
     assert server.predict().json()["version"] == 1
+    assert server.assign(server.slot(2))["failed"] == {}
 
 
 def test_polling_costs_little_and_counts_are_reported(server: Any) -> None:
@@ -212,6 +219,24 @@ def test_sigterm_finishes_what_runs(server: Any) -> None:
     assert {row["_version"] for row in server.journal()} == {1, 2}
     assert all(finished(path) for path in segments(server.home / FOLDER))
     assert not any(child.is_running() for child in children)
+
+
+def test_the_command_serves_and_stops_in_order(server: Any) -> None:
+    names = {"ORRERY_HOME": str(server.home), "ORRERY_SERVING_PORT": str(server.port), "ORRERY_PORT": "1"}
+    server.process = subprocess.Popen([sys.executable, "-m", "orrery.serving"], env={**os.environ, **names})
+    server.until(server.alive)
+    early = server.predict()
+    assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+    assert "not told yet what to serve" in early.json()["error"]
+    assert server.stop() == 0
+
+
+def test_a_taken_port_is_refused(server: Any, tmp_path: Path) -> None:
+    server.start()
+    names = {"ORRERY_HOME": str(tmp_path / "other"), "ORRERY_SERVING_PORT": str(server.port)}
+    argv = [sys.executable, "-m", "orrery.serving"]
+    second = subprocess.run(argv, env={**os.environ, **names}, capture_output=True, text=True, timeout=20)
+    assert (second.returncode, f"Port {server.port} is taken" in second.stderr) == (2, True)
 
 
 def test_a_second_server_is_refused(server: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from orrery.errors import Damaged
+from orrery.serving.contract import Checker
 from orrery.types import Role, Task
 
 Policy = Literal["mask", "flag", "refuse"]
@@ -74,7 +75,8 @@ def read(data: bytes) -> Assignment:
     Raises
     ------
     Damaged
-        If it is not one, or an environment has two champions of one model or none beside its challengers.
+        If it is not one, an environment has two champions of one model or none beside its challengers, or a contract
+        cannot be read.
     """
     try:
         assignment = msgspec.json.decode(data, type=Assignment)
@@ -86,6 +88,11 @@ def read(data: bytes) -> Assignment:
             raise Damaged(
                 f"The assignment {assignment.seq} has {champions.count(route)} champions in {'/'.join(route)}."
             )
+    for slot in assignment.slots:
+        try:
+            Checker(slot.contract)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise Damaged(f"The contract of {slot.key} cannot be read: {error}") from error
     return assignment
 
 

@@ -132,10 +132,14 @@ class Channel(asyncio.Protocol):
         child = await loop.run_in_executor(threads, start, argv)
         channel = cls(child, loop)
         assert child.stdin is not None and child.stdout is not None
-        channel._writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, child.stdin)
-        if child.stderr is not None:
-            await loop.connect_read_pipe(lambda: channel._errors, child.stderr)
-        await loop.connect_read_pipe(lambda: channel, child.stdout)
+        try:
+            channel._writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, child.stdin)
+            if child.stderr is not None:
+                await loop.connect_read_pipe(lambda: channel._errors, child.stderr)
+            await loop.connect_read_pipe(lambda: channel, child.stdout)
+        except BaseException:
+            await asyncio.shield(channel.reap(threads))
+            raise
         return channel
 
     _writer: asyncio.WriteTransport

@@ -83,8 +83,9 @@ def refuse(columns: Columns, broken: Broken) -> None:
     """
     for row, names in enumerate(broken):
         if names:
+            value = columns[names[0]][row]
             raise ContractBroken(
-                f"Column {names[0]} of row {row} holds {columns[names[0]][row]!r}, which breaks the model's contract.",
+                f"Column {names[0]} of row {row} holds {value!r:.60}, which breaks the model's contract.",
                 todo="Correct the value, or send null where it is not known.",
             )
 

@@ -21,7 +21,7 @@ from orrery.serving.fleet import Fleet
 from orrery.serving.log import say
 
 EVERY = 0.25
-COUNTS_EVERY = 5.0
+COUNTS_EVERY = 2.0
 TIMEOUT = 3.0
 
 
@@ -57,6 +57,7 @@ class ControlLink:
         self._counted = 0.0
         self._wake = asyncio.Event()
         self._silent = False
+        self._damaged: dict[str, str] = {}
 
     def wake(self) -> None:
         """Something changed: report it now."""
@@ -69,11 +70,11 @@ class ControlLink:
             try:
                 await self._once(loop)
                 self._silent = False
-            except (OSError, http.client.HTTPException) as error:
+            except Exception as error:  # whatever the control plane says, serving goes on and it is asked again
                 self._close()
                 if not self._silent:
                     self._silent = True
-                    say(f"the control plane does not answer ({error!r}); serving goes on with what is assigned")
+                    say(f"the control plane cannot be followed ({error!r}); serving goes on with what is assigned")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY):
                     await self._wake.wait()
@@ -98,7 +99,9 @@ class ControlLink:
             fresh = read(body)
         except Damaged as error:
             say(str(error))
+            self._damaged = {"assignment": str(error)}
             return
+        self._damaged = {}
         if fresh != self._fleet.assignment:
             try:
                 self._file.save(fresh)
@@ -107,7 +110,11 @@ class ControlLink:
             self._fleet.apply(fresh)
 
     async def _report(self, loop: asyncio.AbstractEventLoop) -> None:
-        report = {"server": self._server, "applied": self._fleet.applied, "failed": self._fleet.failed}
+        report: dict[str, Any] = {
+            "server": self._server,
+            "applied": self._fleet.applied,
+            "failed": {**self._fleet.failed, **self._damaged},
+        }
         counts = dict(self._served())
         changed = report != {key: self._reported.get(key) for key in report}
         counted = counts != self._reported.get("served") and loop.time() >= self._counted + COUNTS_EVERY

@@ -73,11 +73,6 @@ class Model:
         """Types of the inputs as the model itself describes them."""
         self._task = asyncio.create_task(self._supervise())
 
-    @property
-    def idle(self) -> bool:
-        """Whether nobody waits for an answer."""
-        return not self._holds
-
     def hold(self) -> None:
         """Keep the process until :meth:`release`, whatever is assigned."""
         self._holds += 1
