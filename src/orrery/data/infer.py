@@ -32,8 +32,9 @@ def infer(frame: pl.DataFrame) -> dict[str, Any]:
 
     Ranges reach two spans beyond what was seen on either side (a counter, which grows with the rows, has none); text
     of at most 50 values has categories, not closed; a column without a missing value in 1000 rows needs one; two
-    numbers are ordered when no row of 1000 contradicts and at least 5 % would if the columns were unrelated; a value
-    is expected in every batch when it occurs in each part of the reference as large as such a batch.
+    numbers are ordered when no row of 1000 contradicts, at least 5 % would if the columns were unrelated, and some rows
+    have both equal; a value is expected in every batch when it occurs in each part of the reference as large as such a
+    batch.
     """
     rows = normalise(frame)
     columns = {series.name: _column(series) for series in rows.get_columns()}
