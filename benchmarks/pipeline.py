@@ -41,7 +41,7 @@ def write_project(folder: Path, steps: int) -> Path:
 
 
 def orrery(project: Path, steps: int, cache: Path) -> int:
-    from orrery.training.pipeline import Cache, Input, Pipeline, load_module
+    from orrery.pipeline.pipeline import Cache, Input, Pipeline, load_module
 
     pipeline = Pipeline(load_module(project), ["start"])
     target = f"s{steps - 1}"
@@ -104,7 +104,7 @@ def process_cpu_seconds(code: str, times: int) -> float:
 def whole_processes(times: int) -> dict[str, tuple[float, float]]:
     """Library to CPU seconds of its import, and of a process that finds all 50 steps in the cache."""
     here = str(Path(__file__).parent)
-    imports = {"orrery": "import orrery.training.pipeline", "apache-hamilton": "from hamilton import driver"}
+    imports = {"orrery": "import orrery.pipeline.pipeline", "apache-hamilton": "from hamilton import driver"}
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

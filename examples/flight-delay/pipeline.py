@@ -12,7 +12,7 @@ CARRIERS = ["9E", "AA", "AS", "B6", "DL", "EV", "F9", "FL", "HA", "MQ", "OO", "U
 ORIGINS = ["EWR", "JFK", "LGA"]
 
 
-def code(column, known):
+def _code(column, known):
     """Return the place of each value in the list `known`, null where it is not in it."""
     places = pl.Series(range(len(known)), dtype=pl.Float64)
     return pl.col(column).replace_strict(known, places, default=None, return_dtype=pl.Float64)
@@ -23,8 +23,8 @@ def features(flights):
     scheduled = pl.col("scheduled")
     minute = scheduled.dt.hour().cast(pl.Float64) * 60 + scheduled.dt.minute()
     return flights.select(
-        carrier=code("carrier", CARRIERS),
-        origin=code("origin", ORIGINS),
+        carrier=_code("carrier", CARRIERS),
+        origin=_code("origin", ORIGINS),
         distance="distance",  # nearly names the destination
         departs=minute,
         arrives="sched_arr",

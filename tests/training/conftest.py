@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from orrery.pipeline.pipeline import Cache, Input, Pipeline, RunResult, StepReport, load_module
 from orrery.training import runner
-from orrery.training.pipeline import Cache, Input, Pipeline, RunResult, StepReport, load_module
 
 
 class Project:

@@ -16,9 +16,9 @@ import polars as pl
 import pytest
 
 from orrery.errors import ProjectFailed
-from orrery.training.client import ModelProcess
-from orrery.training.predictor import Predictor
-from orrery.training.rows import RowRefused
+from orrery.pipeline.client import ModelProcess
+from orrery.pipeline.predictor import Predictor
+from orrery.pipeline.rows import RowRefused
 
 FRAME = pl.DataFrame({"a": [x / 7 for x in range(60)], "s": ["u", "v"] * 30, "y": [x / 7 for x in range(60)]})
 MODEL = """
@@ -52,7 +52,7 @@ MODEL = """
 
 
 def command(artifact: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "orrery.training.host", str(artifact), *more]
+    return [sys.executable, "-m", "orrery.pipeline.host", str(artifact), *more]
 
 
 def one(text: str) -> pl.DataFrame:
@@ -168,7 +168,7 @@ def test_the_process_ends_with_the_one_that_started_it(artifact: Path) -> None:
         [
             sys.executable,
             "-c",
-            f"from orrery.training.client import ModelProcess\n"
+            f"from orrery.pipeline.client import ModelProcess\n"
             f"p = ModelProcess({command(artifact)!r}); p.start(); print(p._process.pid, flush=True)\n"
             "import time; time.sleep(60)",
         ],

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 
 from orrery.errors import Damaged, NotFound, NotUnderstood, ProjectFailed
+from orrery.pipeline.artifact import make_repair, read_manifest
+from orrery.pipeline.predictor import Predictor
 from orrery.stats import apply_platt
-from orrery.training.artifact import make_repair, read_manifest
-from orrery.training.predictor import Predictor
 
 
 def rows(count: int = 120, kind: str = "binary") -> pl.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from orrery.training.rows import Columns, RowRefused
+from orrery.pipeline.rows import Columns, RowRefused
 
 SCHEMA = pl.Schema(
     {

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from orrery.errors import ProjectFailed
-from orrery.training.pipeline import Cache, Input
+from orrery.pipeline.pipeline import Cache, Input
 
 CHAIN = """
     import numpy as np
@@ -189,7 +189,7 @@ def test_a_run_goes_on_where_a_killed_one_stopped(chain: Any, tmp_path: Path) ->
     chain.edit('_ran("end")', '_ran("end")\n    if Path("die").exists(): import os; os._exit(9)')
     code = textwrap.dedent(f"""
         from pathlib import Path
-        from orrery.training.pipeline import *
+        from orrery.pipeline.pipeline import *
         pipeline = Pipeline(load_module(Path({str(chain.root)!r})), ["start"])
         cache = Cache(Path({str(chain.cache.folder)!r}))
         print(pipeline.run("end", {{"start": Input(1, "v1")}}, {{}}, cache, "environment 1").values["end"])
@@ -213,7 +213,7 @@ def test_a_failed_step_keeps_what_was_done_before(project: Any) -> None:
 def test_processes_that_race_agree(chain: Any) -> None:
     code = textwrap.dedent(f"""
         from pathlib import Path
-        from orrery.training.pipeline import *
+        from orrery.pipeline.pipeline import *
         pipeline = Pipeline(load_module(Path({str(chain.root)!r})), ["start"])
         cache = Cache(Path({str(chain.cache.folder)!r}))
         for turn in range(30):
@@ -266,7 +266,7 @@ def test_a_cached_run_imports_nothing_heavy(chain: Any) -> None:
     code = textwrap.dedent(f"""
         import sys
         from pathlib import Path
-        from orrery.training.pipeline import *
+        from orrery.pipeline.pipeline import *
         pipeline = Pipeline(load_module(Path({str(chain.root)!r})), ["start"])
         cache = Cache(Path({str(chain.cache.folder)!r}))
         assert pipeline.run("end", {{"start": Input(1, "v1")}}, {{}}, cache, "environment 1").reports[-1].cached

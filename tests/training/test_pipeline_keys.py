@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from orrery.training.pipeline import Cache, Input, Pipeline, load_module
+from orrery.pipeline.pipeline import Cache, Input, Pipeline, load_module
 
 PIPELINE = """
     import functools
@@ -161,7 +161,7 @@ def test_keys_are_the_same_in_another_process_and_folder(full: Any, tmp_path: Pa
     here = full.report("result", START).key
     code = textwrap.dedent(f"""
         from pathlib import Path
-        from orrery.training.pipeline import *
+        from orrery.pipeline.pipeline import *
         pipeline = Pipeline(load_module(Path({str(tmp_path / "moved")!r})), ["start"])
         cache = Cache(Path({str(tmp_path / "other cache")!r}))
         print(pipeline.run("result", {{"start": Input(1, "v1")}}, {{}}, cache, "environment 1").reports[0].key)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orrery.errors import NotFound, NotUnderstood, ProjectFailed
-from orrery.training.pipeline import Input, StepReport, load_module
+from orrery.pipeline.pipeline import Input, StepReport, load_module
 
 FLIGHTS = {"flights": Input([3, 4], "v3"), "late": Input([0, 1], "v3")}
 PIPELINE = """

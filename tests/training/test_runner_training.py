@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from orrery.training.artifact import read_manifest
-from orrery.training.predictor import Predictor
+from orrery.pipeline.artifact import read_manifest
+from orrery.pipeline.predictor import Predictor
 
 GOOD = """
     import numpy as np

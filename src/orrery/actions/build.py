@@ -24,7 +24,7 @@ def build(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
             model=model.name,
             data={
                 "commit": commit,
-                "lock": environment.digest,
+                "lock": environment.frozen,
                 "python": str(environment.python),
                 "packages": environment.packages,
                 "seconds": round(environment.seconds, 3),

@@ -52,7 +52,8 @@ class Desk:
 
     def checkout(self, model: str, commit: str) -> Path:
         """Return the folder with a commit's files."""
-        return self.source.checkout(model, commit)
+        path: Path = self.source.checkout(model, commit)
+        return path
 
     def environment(self, checkout: Path) -> Environment:
         """Return the locked environment of a checkout, made if it is not there."""

@@ -52,6 +52,7 @@ def gate(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         latencies=latencies,
         replayed=replayed,
         row_wise=version.facts.get("row_wise"),
+        uses_target=tuple(version.facts.get("uses_target") or ()),
     )
     verdicts = judge(evidence)
     ok = passed(verdicts)

@@ -22,6 +22,8 @@ from orrery.timeline.state import ModelState, Run
 from orrery.workers.action import Action
 from orrery.workers.contained import run as run_contained
 
+STEP_FACTS = ("run", "name", "key", "cached", "reason", "seconds", "cpu_seconds")
+
 
 def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     """Train the run of an action; the version and its event are one transaction of the registry."""
@@ -54,9 +56,11 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         "parent": champion.number if champion else None,
         **{
             name: result.get(name)
-            for name in ("params", "steps", "metrics", "cpu_seconds", "seconds", "rows", "trained_until", "warnings")
+            for name in ("params", "metrics", "cpu_seconds", "seconds", "rows", "trained_until", "warnings")
         },
-        "row_wise": (result.get("consistency") or {}).get("difference"),
+        "uses_target": (result.get("consistency") or {}).get("uses_target") or [],
+        "steps": [{name: step.get(name) for name in STEP_FACTS} for step in result.get("steps") or []],
+        "row_wise": (result.get("consistency") or {}).get("max_difference"),
         **_promised(out, spec),
         "lock": (model.commits[run.commit].built or {}).get("lock", ""),
     }
@@ -113,7 +117,7 @@ def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path)
         "window": window,
         "refit": spec.gates.refit,
         "cache": str(desk.settings.folder("cache")),
-        "environment": environment.digest,
+        "environment": environment.frozen,
         "out": str(out),
         "seed": 0,
     }
@@ -133,7 +137,7 @@ def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path)
         error = result.get("error") or {}
         step = f"in {error['step']}: " if error.get("step") else ""
         words = error.get("message") or finished.reason or "unknown"
-        raise ProjectFailed(f"{step}{words}", output=error.get("traceback") or finished.tail)
+        raise ProjectFailed(f"{step}{words}", output="\n".join(error.get("traceback") or []) or finished.tail)
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -55,7 +56,7 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
 
 def _written(desk: Desk, model: ModelState, action: Action, found: Look, requests: int, labelled: int) -> list[Draft]:
     lane, number = model.lane(action.environment), action.args["look"]
-    about = {"model": model.name, "version": action.version, "environment": action.environment}
+    about: dict[str, Any] = {"model": model.name, "version": action.version, "environment": action.environment}
     alarms = [name for name, finding in found.findings.items() if finding.alarm and name not in lane.alarms]
     words = f"{requests} requests and {labelled} matured labels since {action.args['since'][:16]}"
     drafts = [

@@ -53,6 +53,12 @@ def skew(evidence: Evidence) -> Verdict | None:
 
 def row_wise(evidence: Evidence) -> Verdict | None:
     """Judge whether the features of a row depend on that row alone, as they must when rows come one by one."""
+    if evidence.uses_target:
+        return Verdict(
+            verdict="refused",
+            why=f"The features {', '.join(evidence.uses_target[:5])} are made from the target, which no request has.",
+            numbers={"features": list(evidence.uses_target)},
+        )
     if evidence.row_wise is None:
         return None
     if evidence.row_wise > SKEW:

@@ -45,6 +45,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     replayed : outputs on logged requests from the log and from the dataset, each shape (n, k), with the names of
         columns that requests lack; None where there is no log yet.
     row_wise : largest difference between features of a row alone and among others; None where there are none.
+    uses_target : features that change when the target is hidden from them.
     """
 
     spec: Spec
@@ -57,3 +58,4 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     latencies: FloatArray | None = None
     replayed: tuple[FloatArray, FloatArray, list[str]] | None = None
     row_wise: float | None = None
+    uses_target: tuple[str, ...] = ()

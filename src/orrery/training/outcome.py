@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from orrery.errors import OrreryError
-from orrery.training.artifact import Manifest
-from orrery.training.predictor import FloatArray, Predictor, label_codes
+from orrery.pipeline.artifact import Manifest
+from orrery.pipeline.predictor import FloatArray, Predictor, label_codes
 
 _CHECKED_ROWS = 20
 _EQUAL = 1e-9

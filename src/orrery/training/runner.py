@@ -23,15 +23,15 @@ import numpy as np
 import polars as pl
 
 from orrery.errors import NotUnderstood, OrreryError, ProjectFailed
+from orrery.pipeline.artifact import SAMPLE_ROWS, Fitted, Manifest, write_artifact
+from orrery.pipeline.cache import Cache
+from orrery.pipeline.checkout import checkout_of, load_module
+from orrery.pipeline.execution import Input, StepReport
+from orrery.pipeline.pipeline import Pipeline
+from orrery.pipeline.predictor import Predictor, method_of
+from orrery.pipeline.serving_plan import ServingPlan, features_of, plan_serving, upstream
 from orrery.spec import from_dict
-from orrery.training.artifact import SAMPLE_ROWS, Fitted, Manifest, write_artifact
-from orrery.training.cache import Cache
-from orrery.training.checkout import checkout_of, load_module
-from orrery.training.execution import Input, StepReport
 from orrery.training.outcome import losses, row_wise
-from orrery.training.pipeline import Pipeline
-from orrery.training.predictor import Predictor, method_of
-from orrery.training.serving_plan import ServingPlan, features_of, plan_serving, upstream
 from orrery.training.split import event_times, recent, split
 from orrery.types import digest, format_instant
 
@@ -62,6 +62,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     window: str = "0s"
     """Only rows this recent by event time; ``0s``: all."""
     seed: int = 0
+    refit: bool = True
+    """Train again with the untouched rows, after those were held out; else what is judged is what is released."""
 
 
 def main(argv: list[str]) -> int:
@@ -126,8 +128,8 @@ class Training:
         train, holdout = split(labelled, spec)
         classes = self._classes(labelled)
         probe, plan = self._train("probe", source, recent(train, spec, job.window), None)
-        rows = recent(labelled, spec, job.window)
-        final, _ = self._train("final", source, rows, plan)
+        rows = recent(labelled if job.refit else train, spec, job.window)
+        final = self._train("final", source, rows, plan)[0] if job.refit else probe
 
         self._place = "outcome"
         manifest = self._manifest(source, rows, classes, plan)

@@ -16,11 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from orrery.errors import NotUnderstood
-from orrery.training.cache import Cache
-from orrery.training.checkout import load_module
-from orrery.training.execution import Execution, Input, RunResult, StepReport
-from orrery.training.keys import ProjectCode
-from orrery.training.steps import Step, find_steps, nearest
+from orrery.pipeline.cache import Cache
+from orrery.pipeline.checkout import load_module
+from orrery.pipeline.execution import Execution, Input, RunResult, StepReport
+from orrery.pipeline.keys import ProjectCode
+from orrery.pipeline.steps import Step, find_steps, nearest
 
 __all__ = ["Cache", "Input", "Pipeline", "RunResult", "Step", "StepReport", "load_module"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from orrery.errors import NotUnderstood
-from orrery.training.steps import Step
+from orrery.pipeline.steps import Step
 
 
 @dataclass(frozen=True)

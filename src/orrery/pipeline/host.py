@@ -1,4 +1,4 @@
-"""A process that holds one version and answers: ``python -m orrery.training.host ARTIFACT``.
+"""A process that holds one version and answers: ``python -m orrery.pipeline.host ARTIFACT``.
 
 Frames on standard input and output: four bytes of length, little-endian, then MessagePack. First it writes
 ``{"ready": true, "seconds": ..., "columns": {name: type}}``, or ``{"error": ...}`` and ends. Then, for each request::
@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from orrery.training.predictor import Predictor
+    from orrery.pipeline.predictor import Predictor
 
 LENGTH_BYTES = 4
 _THREADS = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -73,7 +73,7 @@ def _load(artifact: str, which: str) -> Predictor:
     """Load, and predict once, so that a version that cannot is found before it is asked."""
     import polars as pl
 
-    from orrery.training.predictor import Predictor
+    from orrery.pipeline.predictor import Predictor
 
     predictor = Predictor.load(artifact, which, alone=True)
     predictor.predict(pl.read_parquet(os.path.join(artifact, "sample.parquet")))
@@ -82,7 +82,7 @@ def _load(artifact: str, which: str) -> Predictor:
 
 def _answer(predictor: Predictor, request: dict[str, Any]) -> dict[str, Any]:
     from orrery.errors import NotUnderstood, ProjectFailed
-    from orrery.training.rows import RowRefused
+    from orrery.pipeline.rows import RowRefused
 
     number = request.get("id")
     try:

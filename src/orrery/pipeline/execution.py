@@ -11,13 +11,13 @@ from types import MappingProxyType
 from typing import Any
 
 from orrery.errors import Damaged, NotFound, NotUnderstood, OrreryError, ProjectFailed
-from orrery.training.cache import Cache, Record
-from orrery.training.checkout import describe
-from orrery.training.content import content_digest, file_digest, files_named, shown
-from orrery.training.keys import ProjectCode
-from orrery.training.reasons import why
-from orrery.training.steps import Step
-from orrery.training.values import Encoded, decode, digest, encode, own_copy
+from orrery.pipeline.cache import Cache, Record
+from orrery.pipeline.checkout import describe
+from orrery.pipeline.content import content_digest, file_digest, files_named, shown
+from orrery.pipeline.keys import ProjectCode
+from orrery.pipeline.reasons import why
+from orrery.pipeline.steps import Step
+from orrery.pipeline.values import Encoded, decode, digest, encode, own_copy
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _Again(Exception):
 
 @dataclass
 class Execution:
-    """One run. Made and used by :meth:`orrery.training.pipeline.Pipeline.run`; the checkout must be active."""
+    """One run. Made and used by :meth:`orrery.pipeline.pipeline.Pipeline.run`; the checkout must be active."""
 
     code: ProjectCode
     steps: Sequence[Step]

@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any
 
 from orrery.errors import Damaged, NotUnderstood
-from orrery.training.checkout import Checkout, checkout_of
-from orrery.training.content import content_digest, file_digest, shown
-from orrery.training.reach import Reach, Walk
-from orrery.training.source import Source
-from orrery.training.values import digest
+from orrery.pipeline.checkout import Checkout, checkout_of
+from orrery.pipeline.content import content_digest, file_digest, shown
+from orrery.pipeline.reach import Reach, Walk
+from orrery.pipeline.source import Source
+from orrery.pipeline.values import digest
 
 
 class ProjectCode:
@@ -24,7 +24,7 @@ class ProjectCode:
     Parameters
     ----------
     module
-        The pipeline module, loaded by :func:`orrery.training.checkout.load_module`.
+        The pipeline module, loaded by :func:`orrery.pipeline.checkout.load_module`.
     """
 
     def __init__(self, module: ModuleType) -> None:

@@ -29,8 +29,8 @@ import msgspec
 import polars as pl
 
 from orrery.errors import Damaged, NotFound, NotUnderstood
-from orrery.training.checkout import Checkout
-from orrery.training.values import decode, digest, encode
+from orrery.pipeline.checkout import Checkout
+from orrery.pipeline.values import decode, digest, encode
 from orrery.types import Task
 
 SAMPLE_ROWS = 50

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from orrery.errors import Damaged, NotFound
-from orrery.training.values import DIGEST_LENGTH, Code, Encoded, decode, digest
+from orrery.pipeline.values import DIGEST_LENGTH, Code, Encoded, decode, digest
 
 _INLINE_BYTES = 4096
 """Values up to this size stand in the record itself: one file for a small step instead of two."""
@@ -40,7 +40,7 @@ class Record:
     value: str
     """Digest of the value's bytes, by which they are kept."""
     kind: str
-    """How the value is stored, see :class:`orrery.training.values.Encoded`."""
+    """How the value is stored, see :class:`orrery.pipeline.values.Encoded`."""
     warnings: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     """Content digests of the files that the value names."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from orrery.training.source import (
+from orrery.pipeline.source import (
     WHOLE_PROJECT,
     Definition,
     Source,
@@ -26,10 +26,10 @@ from orrery.training.source import (
     local_imports,
     survey,
 )
-from orrery.training.values import digest
+from orrery.pipeline.values import digest
 
 if TYPE_CHECKING:
-    from orrery.training.keys import ProjectCode
+    from orrery.pipeline.keys import ProjectCode
 
 
 @dataclass

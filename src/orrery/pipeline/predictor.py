@@ -12,10 +12,10 @@ import numpy.typing as npt
 import polars as pl
 
 from orrery.errors import ProjectFailed
-from orrery.training.artifact import Fitted, Manifest, Repair, read_fitted, read_manifest
-from orrery.training.checkout import Checkout, checkout_of, describe, load_module
-from orrery.training.rows import Columns, Rows
-from orrery.training.steps import Step, find_steps
+from orrery.pipeline.artifact import Fitted, Manifest, Repair, read_fitted, read_manifest
+from orrery.pipeline.checkout import Checkout, checkout_of, describe, load_module
+from orrery.pipeline.rows import Columns, Rows
+from orrery.pipeline.steps import Step, find_steps
 
 FloatArray = npt.NDArray[np.float64]
 _FAILURES = (Exception, SystemExit, pl.exceptions.PanicException)

@@ -13,8 +13,8 @@ from pathlib import Path, PurePath
 from types import FunctionType
 from typing import Any
 
-from orrery.training.source import could_be_file
-from orrery.training.values import DIGEST_LENGTH, Code, digest, encode
+from orrery.pipeline.source import could_be_file
+from orrery.pipeline.values import DIGEST_LENGTH, Code, digest, encode
 
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, datetime.date, datetime.datetime, datetime.timedelta)
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import polars as pl
 
 from orrery.errors import ProjectFailed
-from orrery.training.host import LENGTH_BYTES
-from orrery.training.rows import RowRefused
+from orrery.pipeline.host import LENGTH_BYTES
+from orrery.pipeline.rows import RowRefused
 
 _TAIL_BYTES = 1000
 """So much of what the process printed last is told when it dies."""
@@ -32,7 +32,7 @@ class ModelProcess:
     Parameters
     ----------
     argv
-        The command, such as ``[python, "-m", "orrery.training.host", artifact]``.
+        The command, such as ``[python, "-m", "orrery.pipeline.host", artifact]``.
     start_timeout, timeout
         Seconds until it must be ready, and until an answer must be there; then it is killed.
     env
@@ -98,7 +98,7 @@ class ModelProcess:
         self.columns, self.seconds = first["columns"], first["seconds"]
 
     def predict(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
-        """Predict for a frame; shapes and errors are those of :meth:`orrery.training.predictor.Predictor.predict`.
+        """Predict for a frame; shapes and errors are those of :meth:`orrery.pipeline.predictor.Predictor.predict`.
 
         Raises
         ------

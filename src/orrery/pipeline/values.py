@@ -43,7 +43,7 @@ def digest(*parts: bytes | str) -> str:
 
 
 class Code(Protocol):
-    """What reading and writing needs to know about the project's code (see :mod:`orrery.training.keys`)."""
+    """What reading and writing needs to know about the project's code (see :mod:`orrery.pipeline.keys`)."""
 
     def reference(self, thing: Any) -> tuple[str, str, str] | None:
         """Module, qualified name and code digest of a top-level class or function of the project, else None."""

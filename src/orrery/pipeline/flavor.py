@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from orrery.training.predictor import Predictor
+from orrery.pipeline.predictor import Predictor
 
 if TYPE_CHECKING:
     import numpy.typing as npt

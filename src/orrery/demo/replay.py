@@ -1,0 +1,206 @@
+"""Plays the year to an orrery, day by day: what a weather feed, an airline and a few people would do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import polars as pl
+
+from orrery.app import Orrery
+from orrery.demo import flights
+from orrery.errors import OrreryError, ProjectFailed
+from orrery.timeline.clock import ReplayClock
+from orrery.types import PRODUCTION
+
+ROWS_PER_REQUEST = 250
+MORNING = 5  # o'clock: labels of yesterday are known, requests of today come in
+PATIENCE = 300.0  # seconds that a day may take before something is wrong
+
+
+@dataclass
+class Model:
+    """One of the two models that the year is played to.
+
+    Parameters
+    ----------
+    name, dataset : as orrery knows them.
+    told : the year as the feeds tell it.
+    checkout : working copy of its project.
+    incidents : whether the three incidents are injected.
+    """
+
+    name: str
+    dataset: str
+    told: pl.DataFrame
+    checkout: Path
+    incidents: bool
+
+
+class Replay:
+    """The year, an orrery, and the two models.
+
+    Parameters
+    ----------
+    orrery : opened on the home in which ``orrery up`` runs.
+    models : see :class:`Model`.
+    """
+
+    def __init__(self, orrery: Orrery, models: list[Model]) -> None:
+        assert isinstance(orrery.clock, ReplayClock)
+        self.orrery = orrery
+        self.clock = orrery.clock
+        self.models = models
+        self.control = httpx.Client(base_url=orrery.settings.control_url, timeout=30)
+        self.serving = httpx.Client(base_url=orrery.settings.serving_url, timeout=60)
+
+    def begin(self, truth: pl.DataFrame, trained_on: tuple[date, date]) -> None:
+        """Bring the first data, push the project, and let a second person approve the first version."""
+        for model in self.models:
+            first = flights.on(model.told, *trained_on)
+            self.orrery.add_data(
+                model.dataset,
+                first,
+                why=f"Flights of {trained_on[0]:%B %Y}",
+                actor="feed",
+                key=f"{model.dataset}-first",
+            )
+            self.push(model)
+        self.settle()
+        for model in self.models:
+            (waiting,) = {version.number for version, _, _ in self.orrery.model(model.name).waiting()}
+            self.orrery.approve(model.name, waiting, why="Read the gates; good enough to learn from.", actor="mara")
+        self.settle()
+        for model in self.models:
+            if self.orrery.model(model.name).champion() is None:
+                raise ProjectFailed(f"The first version of {model.name} did not reach production.")
+
+    def day(self, day: date) -> None:
+        """Play one day: yesterday's labels and rows, the loop's morning, today's requests."""
+        yesterday = day - timedelta(days=1)
+        morning = datetime(day.year, day.month, day.day, MORNING, tzinfo=UTC)
+        self.clock.set(morning)
+        for model in self.models:
+            self._incidents(model, day)
+            landed = flights.on(model.told, yesterday)
+            if len(landed) and yesterday >= self.first:
+                labels = flights.labels_for(model.told, yesterday).select(
+                    entity="flight_id", label="late", at=pl.lit(morning).cast(pl.Datetime("us", "UTC"))
+                )
+                self.orrery.add_labels(model.name, labels, actor="feed", key=f"{model.name}-{yesterday}")
+                self.orrery.add_data(
+                    model.dataset,
+                    landed,
+                    why=f"Flights of {yesterday}",
+                    actor="feed",
+                    key=f"{model.dataset}-{yesterday}",
+                )
+        self.settle()
+        for model in self.models:
+            self.ask(model, flights.requests_for(model.told, day))
+
+    first: date = flights.SERVED[0]
+
+    def ask(self, model: Model, requests: pl.DataFrame) -> None:
+        """Send a day's requests to the inference server, and wait until the challengers have seen them too."""
+        for number, part in enumerate(requests.iter_slices(ROWS_PER_REQUEST)):
+            inputs = []
+            for series in part.get_columns():
+                kind = "BYTES" if series.dtype in (pl.String, pl.Datetime("us", "UTC")) else "FP64"
+                if kind == "BYTES":
+                    values = (
+                        series.cast(pl.String)
+                        if series.dtype == pl.String
+                        else series.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+                    )
+                else:
+                    values = series.cast(pl.Float64)
+                inputs.append({"name": series.name, "shape": [len(part)], "datatype": kind, "data": values.to_list()})
+            body = {"id": f"{part['flight_id'][0]}.{number}", "inputs": inputs}
+            answer = self.serving.post(f"/v2/models/{model.name}/infer", json=body, headers={"Prefer": "wait-shadow"})
+            if answer.status_code != 200:
+                raise OrreryError(f"{model.name} did not answer: {answer.status_code} {answer.text[:500]}")
+
+    def push(self, model: Model, change: Callable[[str], str] | None = None, message: str = "The first model") -> str:
+        """Commit a change to the project and push it; return what the push said."""
+        file = model.checkout / "pipeline.py"
+        if change is not None:
+            file.write_text(change(file.read_text()))
+        url = f"{self.orrery.settings.control_url}/git/{model.name}.git"
+        if not (model.checkout / ".git").exists():
+            _git(model.checkout, "init", "-q", "-b", "main")
+            _git(model.checkout, "remote", "add", "orrery", url)
+        _git(model.checkout, "add", "-A")
+        _git(model.checkout, "commit", "-q", "--allow-empty", "-m", message)
+        return _git(model.checkout, "-c", "http.extraHeader=X-Orrery-Actor: ann", "push", "-q", "orrery", "main")
+
+    def settle(self) -> None:
+        """Wait until nothing is due and the inference server serves what it should."""
+        patience = time.monotonic() + PATIENCE
+        pause = 0.005
+        while time.monotonic() < patience:
+            if self.orrery.settled():
+                status = self.control.get("/api/status").json()
+                if status["settled"]:
+                    return
+            time.sleep(pause)
+            pause = min(pause * 1.3, 0.05)
+        due = {model.name: [action.key for action in self.orrery.due(model.name)] for model in self.models}
+        raise OrreryError(f"The loop did not come to rest in {PATIENCE:.0f} s.", todo=f"Still due: {due}.")
+
+    def _incidents(self, model: Model, day: date) -> None:
+        if not model.incidents:
+            return
+        note = self.orrery.event
+        if day == flights.CELSIUS[0]:
+            note(model.name, why="Injected incident: a weather feed gives Celsius for ten days.", actor="demo")
+        if day == flights.ON_TIME_LABELS + timedelta(days=1):
+            note(model.name, why="Injected incident: yesterday's labels all arrive as on time.", actor="demo")
+        if day == flights.BAD_COMMIT:
+            note(model.name, why="Injected incident: a commit whose feature leaks the target.", actor="demo")
+            self.push(model, flights.bad_commit, "Use how long the aircraft waited at the gate")
+        if day == flights.CORRECTION:
+            honest = (project_folder() / "pipeline.py").read_text()
+            self.push(model, lambda _: honest, "Take the waiting time out again: no request has it")
+
+    def champion(self, model: Model) -> int | None:
+        """Return the version that answers in production."""
+        return self.orrery.model(model.name).lane(PRODUCTION).champion
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.control.close()
+        self.serving.close()
+        self.orrery.timeline.engine.dispose()
+
+
+def project_folder() -> Path:
+    """Return the example project: in the repository, or as it was installed."""
+    installed = Path(__file__).with_name("project")
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "examples" / "flight-delay"
+
+
+def copy_project(target: Path, name: str, dataset: str) -> Path:
+    """Copy the example project under another name and for another dataset."""
+    shutil.copytree(project_folder(), target, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+    file = target / "orrery.toml"
+    text = file.read_text().replace('name        = "flight-delay"', f'name        = "{name}"')
+    file.write_text(text.replace('flights = "flights"', f'flights = "{dataset}"'))
+    return target
+
+
+def _git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=ann", "-c", "user.email=ann@example.org"]
+    done: subprocess.CompletedProcess[Any] = subprocess.run(
+        ["git", *identity, *words], cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+    )
+    if done.returncode:
+        raise ProjectFailed(f"git {words[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout + done.stderr
