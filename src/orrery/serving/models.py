@@ -45,8 +45,8 @@ class Output(msgspec.Struct):
 class Model:
     """One version and its process.
 
-    A process that dies is started again, sooner or later after the time it took to die; who asks in the meantime
-    waits. A process that cannot be started is a *failure*: who asks is told at once, and it is tried again.
+    A process that dies is started again, after a delay that doubles; who asks in the meantime waits. A process that
+    cannot be started is a *failure* and is tried again, too; who asks is told at once, if the version never answered.
 
     Parameters
     ----------
@@ -69,6 +69,7 @@ class Model:
         """Set when the first start has come to an end, good or bad."""
         self.failure = ""
         """Why the process cannot be started; empty while it can."""
+        self._proven = False
         self.columns: dict[str, Any] = {}
         """Types of the inputs as the model itself describes them."""
         self._task = asyncio.create_task(self._supervise())
@@ -135,13 +136,14 @@ class Model:
 
     async def _wait(self, deadline: float) -> Channel:
         while self._channel is None:
-            if self.failure:
+            if self.failure and not self._proven:
                 raise Unavailable(f"{self} cannot be started: {self.failure}.", todo="It is tried again.")
             try:
                 async with asyncio.timeout_at(deadline):
                     await self.ready.wait()
             except TimeoutError:
-                raise Unavailable(f"{self} is being started.", todo="Send it again in a moment.") from None
+                why = f": {self.failure}" if self.failure else ""
+                raise Unavailable(f"{self} is being started again{why}.", todo="Send it again later.") from None
         return self._channel
 
     async def _supervise(self) -> None:
@@ -181,7 +183,7 @@ class Model:
             raise ProcessDied(f"it was not ready after {START_TIMEOUT:g} s") from None
         if first.error is not None or not first.ready:
             raise ProcessDied(first.error.what if isinstance(first.error, Fault) else first.error or "it is not ready")
-        self.columns, self.failure = first.columns, ""
+        self.columns, self.failure, self._proven = first.columns, "", True
         self._channel = channel
         self.ready.set()
         self.settled.set()
