@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from orrery.settings import Settings
 from orrery.source.git import Source
-from orrery.source.smart_http import git_app
+from orrery.source.http import git_app
 from orrery.timeline.store import Timeline
 
 SPEC = '[model]\nname = "tides"\ntask = "regression"\ntarget = "height"\n[data]\ntides = "tides"\n'
@@ -34,10 +34,10 @@ def quiet(request: pytest.FixtureRequest) -> float:
 
 
 @pytest.fixture
-def address(source: Source, timeline: Timeline, quiet: float) -> Iterator[str]:
+def address(home: Settings, timeline: Timeline, quiet: float) -> Iterator[str]:
     """Address of the repositories, served by a real server."""
     app = FastAPI()
-    app.mount("/git", git_app(source, quiet=quiet))
+    app.mount("/git", git_app(home, quiet=quiet))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)

@@ -19,7 +19,7 @@ from orrery.settings import Settings
 MAIN_REF = "refs/heads/main"
 LARGEST_SPEC = 262_144  # bytes
 QUIET = "ORRERY_STEP_PUSH_QUIET"
-"""Variable that hands ``quiet`` of :func:`orrery.source.smart_http.git_app` on to the hook."""
+"""Variable that hands ``quiet`` of :func:`orrery.source.http.git_app` on to the hook."""
 _ZEROS = "0" * 40
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from orrery.errors import NotUnderstood
+from orrery.settings import Settings
 from orrery.source.git import Source, environment
 from orrery.source.hooks import QUIET, install
 from orrery.types import check_name
@@ -33,8 +34,8 @@ _PATH = re.compile(r"/([^/]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-
 _log = logging.getLogger(__name__)
 
 
-def git_app(source: Source, *, quiet: float = 15.0) -> App:
-    """Return the repositories as an ASGI app, to be mounted; ``/NAME.git`` is one, made by its first push.
+def git_app(settings: Settings, *, quiet: float = 15.0) -> App:
+    """Return the repositories of one orrery as an ASGI app to mount; ``/NAME.git`` is one, made by its first push.
 
     Who pushes is told by the header ``X-Orrery-Actor`` or the user name of basic authentication, and reaches the hooks
     as ``REMOTE_USER``.
@@ -43,7 +44,8 @@ def git_app(source: Source, *, quiet: float = 15.0) -> App:
     ----------
     quiet : seconds without an event and without a worker, after which a push ends and says so.
     """
-    install(source.settings)
+    source = Source(settings)
+    install(settings)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
