@@ -87,7 +87,7 @@ def _outputs(
     delay = parse_duration(spec.model.label_delay)
     logged = matured(desk.orrery.lake, model.name, PRODUCTION, now - window, now, delay, roles=("champion",))
     logged = logged.filter(pl.col("_version").is_in([version.number for version in family])).sort("_at", "_id")
-    answers = np.asarray(logged["_output"].to_list(), dtype=np.float64).reshape(len(logged), -1)[:, :1].ravel()
+    answers = logged["_output"].list.first().cast(pl.Float64).to_numpy().copy()
     for version in family:
         used = _repair_of(desk, version)
         mine = (logged["_version"] == version.number).to_numpy()
@@ -104,12 +104,13 @@ def _outputs(
     before = held.select(
         pl.col(time).dt.date().alias("_day"),
         pl.col(time).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("_at"),
-        pl.col(target).cast(logged["label"].dtype if len(logged) else pl.String).alias("label"),
+        pl.col(target).cast(logged["label"].dtype if len(logged) else held[target].dtype).alias("label"),
         *segments,
     )
     recent = (before["_day"] >= (now - window).date()).to_numpy()
     outputs = np.load(folder / "probe_output.npy")[:, 0]
-    return pl.concat([before.filter(recent), rows], how="vertical_relaxed"), np.concatenate([outputs[recent], answers])
+    rows = pl.concat([before.filter(recent), rows], how="vertical_relaxed") if len(rows) else before.filter(recent)
+    return rows, np.concatenate([outputs[recent], answers])
 
 
 def _fit(said: FloatArray, seen: FloatArray, days: np.ndarray[Any, Any]) -> tuple[float, float]:

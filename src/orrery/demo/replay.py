@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import polars as pl
@@ -198,7 +197,7 @@ def copy_project(target: Path, name: str, dataset: str) -> Path:
 
 def _git(folder: Path, *words: str) -> str:
     identity = ["-c", "user.name=ann", "-c", "user.email=ann@example.org"]
-    done: subprocess.CompletedProcess[Any] = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         ["git", *identity, *words], cwd=folder, capture_output=True, text=True, timeout=PATIENCE
     )
     if done.returncode:

@@ -75,7 +75,7 @@ def of_orrery(orrery: Orrery, name: str, truth: pl.DataFrame, incidents: bool) -
     )
 
 
-def _measured(said: pl.DataFrame, truth: pl.DataFrame) -> dict[str, float]:
+def _measured(said: pl.DataFrame, truth: pl.DataFrame) -> dict[str, Any]:
     known = said.join(truth.select("flight_id", "late", "scheduled").drop_nulls("late"), on="flight_id", how="inner")
     outputs = known["said"].to_numpy()[:, None]
     labels = known["late"].to_numpy().astype(np.float64)
