@@ -92,20 +92,21 @@ def _outputs(
         used = _repair_of(desk, version)
         mine = (logged["_version"] == version.number).to_numpy()
         answers[mine] = expit((logit(np.clip(answers[mine], 1e-9, 1 - 1e-9)) - used.intercept) / used.slope)
-    segments = [name for name in spec.gates.segments.by if name in logged.columns]
+    by = [name for name in spec.gates.segments.by if name in logged.columns or not len(logged)]
+    segments = by if len(logged) else []
     rows = logged.select(pl.col("_at").dt.date().alias("_day"), pl.col("_at"), pl.col("label"), *segments)
     folder = desk.evidence(model.name, root.run)
     if not (folder / "holdout.parquet").exists() or not spec.model.time:
         return rows, answers
     held = pl.read_parquet(folder / "holdout.parquet")
     target, time = spec.model.target, spec.model.time
-    if not held[time].dtype.is_temporal() or not set(segments) <= set(held.columns):
+    if not held[time].dtype.is_temporal() or not set(by) <= set(held.columns):
         return rows, answers
     before = held.select(
         pl.col(time).dt.date().alias("_day"),
         pl.col(time).cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("_at"),
         pl.col(target).cast(logged["label"].dtype if len(logged) else held[target].dtype).alias("label"),
-        *segments,
+        *by,
     )
     recent = (before["_day"] >= (now - window).date()).to_numpy()
     outputs = np.load(folder / "probe_output.npy")[:, 0]
