@@ -1,0 +1,198 @@
+"""What the inference servers are to serve, as the timeline says; and what they say of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from orrery.app import Orrery
+from orrery.rollout import moves
+from orrery.serving.assignment import Assignment, Slot
+from orrery.spec import Spec
+from orrery.timeline.event import Draft
+from orrery.timeline.state import DataState, Lane, ModelState
+from orrery.timeline.store import events
+from orrery.types import Role, digest, parse_duration
+
+ACTOR = "orrery/serving"
+MOVES = ("promoted", "rolled_back", "retired", "challenged", "failed", "contract_changed")
+"""Kinds of events after which another version may answer, or the same one to another contract."""
+RECENT = 5.0
+"""Seconds after which a silent server no longer counts."""
+
+
+def assignment_of(orrery: Orrery) -> Assignment:
+    """Return who answers where: a slot for every champion and for what runs beside it."""
+    data = orrery.states.data()
+    slots = [slot for name in orrery.models() for slot in _slots(orrery, orrery.model(name), data)]
+    return Assignment(seq=_newest_move(orrery), slots=slots)
+
+
+def _slots(orrery: Orrery, model: ModelState, data: DataState) -> Iterator[Slot]:
+    for lane in model.lanes.values():
+        if lane.champion is None:
+            continue
+        roles: list[tuple[int, str]] = [(lane.champion, "champion")]
+        roles += [
+            (one.version, one.role)
+            for one in lane.challengers.values()
+            if not model.versions[one.version].failed.startswith("serving:")
+        ]
+        for number, role in roles:
+            slot = _slot(orrery, model, lane, number, role, data)  # type: ignore[arg-type]
+            if slot is not None:
+                yield slot
+            elif role == "champion":
+                break  # a challenger without a champion has nothing to stand beside
+
+
+def _slot(orrery: Orrery, model: ModelState, lane: Lane, number: int, role: Role, data: DataState) -> Slot | None:
+    version = model.versions[number]
+    built, artifact = model.commits[version.commit].built, version.facts.get("artifact")
+    if version.deleted or built is None or not artifact:
+        return None
+    spec = model.spec_of(version.commit)
+    contract = _contract(spec, data)
+    return Slot(
+        model=model.name,
+        environment=lane.environment,
+        version=number,
+        role=role,
+        artifact=str(orrery.settings.home / artifact),
+        python=str(built["python"]),
+        task=spec.model.task,
+        broken=spec.serving.broken,  # type: ignore[arg-type]
+        timeout=parse_duration(spec.serving.timeout).total_seconds(),
+        entity=spec.model.entity,
+        columns={name: rule.get("type", "other") for name, rule in contract["columns"].items()} if contract else {},
+        contract=contract,
+    )
+
+
+def _contract(spec: Spec, data: DataState) -> dict[str, Any] | None:
+    """Return what a request must keep: the contract of the first dataset, without what a request cannot know."""
+    dataset = data.datasets.get(next(iter(spec.data.values())))
+    if dataset is None or not dataset.contract:
+        return None
+    target = spec.model.target
+    columns = {name: rule for name, rule in dataset.contract.get("columns", {}).items() if name != target}
+    ordered = [list(pair) for pair in dataset.contract.get("ordered", []) if target not in pair]
+    return {"columns": columns, "ordered": ordered}
+
+
+def _newest_move(orrery: Orrery) -> int:
+    newest = 0
+    with orrery.timeline.reading() as connection:
+        for name in ("", *orrery.models()):
+            for kind in MOVES:  # each of them is one step in the index
+                of_kind = (events.c.model == name) & (events.c.kind == kind)
+                found = connection.execute(sa.select(sa.func.max(events.c.seq)).where(of_kind)).scalar()
+                newest = max(newest, found or 0)
+    return newest
+
+
+@dataclass
+class Server:
+    """An inference server as it last reported; ``seen`` is a monotonic time."""
+
+    name: str
+    seen: float
+    applied: int = -1
+    failed: dict[str, str] = field(default_factory=dict)
+    served: dict[str, int] = field(default_factory=dict)
+
+
+class Assigner:
+    """Hands the assignment to the servers and takes their reports; safe to share between threads.
+
+    Parameters
+    ----------
+    orrery : whose assignment.
+    """
+
+    def __init__(self, orrery: Orrery) -> None:
+        self._orrery = orrery
+        self._lock = threading.Lock()
+        self._head: tuple[int, str] | None = None
+        self._assignment = Assignment(seq=0)
+        self._body, self._etag = b"", ""
+        self.servers: dict[str, Server] = {}
+
+    def current(self) -> tuple[Assignment, bytes, str]:
+        """Return the assignment, as JSON too, and its tag; made anew only when the timeline has grown."""
+        with self._lock:
+            head = self._orrery.timeline.head()
+            if head != self._head:
+                self._assignment = assignment_of(self._orrery)
+                self._body = msgspec.json.encode(self._assignment)
+                self._etag = f'"{self._assignment.seq}-{digest(self._body)[:16]}"'
+                self._head = head
+            return self._assignment, self._body, self._etag
+
+    def seen(self, name: str, applied: int) -> None:
+        """Note that a server asked, and what it has carried out."""
+        with self._lock:
+            server = self.servers.setdefault(name, Server(name, 0.0))
+            server.seen, server.applied = time.monotonic(), applied
+
+    def report(self, name: str, applied: int, failed: dict[str, str], served: dict[str, int]) -> None:
+        """Take a report; a version that cannot be started is written down once, and a champion gives way."""
+        self.seen(name, applied)
+        server = self.servers[name]
+        server.failed, server.served = failed, served
+        slots = {slot.key: slot for slot in self.current()[0].slots}
+        for key, error in failed.items():
+            if key in slots:
+                self._failed(slots[key], error)
+
+    def recent(self) -> list[Server]:
+        """Return the servers that were heard of in the last seconds."""
+        now = time.monotonic()
+        return [server for server in list(self.servers.values()) if now - server.seen < RECENT]
+
+    def applied(self) -> bool:
+        """Say whether every server that is there has carried the assignment out."""
+        seq = self.current()[0].seq
+        return all(server.applied == seq for server in self.recent())
+
+    def _failed(self, slot: Slot, error: str) -> None:
+        orrery = self._orrery
+        state = orrery.model(slot.model)
+        lane = state.lane(slot.environment)
+        since = lane.since if slot.role == "champion" else lane.challengers[slot.version].since
+        words = f"Version {slot.version} cannot be served in {slot.environment} ({slot.role}): {error}"
+        draft = Draft(
+            id=digest(f"serving/{slot.model}/{slot.key}/{slot.role}/{since}"),
+            kind="failed",
+            actor=ACTOR,
+            why=words,
+            model=slot.model,
+            version=slot.version,
+            environment=slot.environment,
+            data={"stage": "serving", "error": error[:4000], "final": slot.role != "champion", "role": slot.role},
+        )
+        orrery.append([draft])
+        if slot.role == "champion":
+            orrery.order(slot.model, lambda model: self._give_way(model, slot, words))
+
+    def _give_way(self, model: ModelState, slot: Slot, words: str) -> list[Draft]:
+        """Return the events that bring the newest earlier champion back that is not known to fail as well."""
+        lane = model.lane(slot.environment)
+        if lane.champion != slot.version:
+            return []
+        known = self._orrery.timeline.read(model.name, kinds=("failed",), newest_first=True, limit=100)
+        fails = {
+            event.version
+            for event in known
+            if event.data.get("stage") == "serving" and event.environment == slot.environment
+        }
+        for number, _, _ in reversed(lane.tenures):
+            if number not in fails and not model.versions[number].deleted:
+                return moves.order_rollback(model, slot.environment, number, words, ACTOR)
+        return []

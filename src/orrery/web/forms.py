@@ -1,0 +1,113 @@
+"""The forms of the pages: each becomes the same command as on the command line, and comes back with a word about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlencode
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
+
+from orrery.app import Orrery
+from orrery.errors import NotFound, NotUnderstood
+from orrery.web.asking import Here, actor_named
+
+router = APIRouter(include_in_schema=False)
+
+Fields = dict[str, str]
+
+
+def _approve(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:
+    place, role, gate = form.get("environment", ""), form.get("role", ""), form.get("gate", "")
+    orrery.approve(model, number, why=why, actor=actor, environment=place, role=role, gate=gate)
+
+
+def _reject(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:
+    orrery.reject(model, number, why=why, actor=actor)
+
+
+def _promote(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:
+    orrery.promote(model, number, why=why, actor=actor, environment=form.get("environment", "production"))
+
+
+def _retire(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:
+    orrery.retire(model, number, why=why, actor=actor, environment=form.get("environment", ""))
+
+
+def _delete(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:
+    orrery.delete(model, number, why=why, actor=actor)
+
+
+def _rollback(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> None:
+    to = form.get("to", "")
+    if to and not to.isdigit():
+        raise NotUnderstood(f"{to!r} is not a version.")
+    orrery.rollback(
+        model, why=why, actor=actor, environment=form.get("environment", "production"), to=int(to) if to else None
+    )
+
+
+def _train(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> None:
+    orrery.train(model, why=why, actor=actor, change=form.get("change", "refresh"))
+
+
+def _event(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> None:
+    orrery.event(model, why=why, actor=actor, occurred_at=form.get("occurred_at") or None)
+
+
+OF_VERSION: dict[str, Callable[[Orrery, str, int, str, str, Fields], None]] = {
+    "approve": _approve,
+    "reject": _reject,
+    "promote": _promote,
+    "retire": _retire,
+    "delete": _delete,
+}
+OF_MODEL: dict[str, Callable[[Orrery, str, str, str, Fields], None]] = {
+    "rollback": _rollback,
+    "train": _train,
+    "event": _event,
+}
+
+
+@router.post("/{model}/versions/{number}/{order}")
+async def order_of_version(request: Request, orrery: Here, model: str, number: int, order: str) -> Response:
+    """Carry out what a form on a version's page orders."""
+    if order not in OF_VERSION:
+        raise NotFound(f"There is no order {order!r}.")
+    form, why, actor = await _read(request)
+    await run_in_threadpool(OF_VERSION[order], orrery, model, number, why, actor, form)
+    return _back(f"/{model}/versions/{number}", order)
+
+
+@router.post("/{model}/orders/{order}")
+async def order_of_model(request: Request, orrery: Here, model: str, order: str) -> Response:
+    """Carry out what a form on a model's page of orders says."""
+    if order not in OF_MODEL:
+        raise NotFound(f"There is no order {order!r}.")
+    form, why, actor = await _read(request)
+    await run_in_threadpool(OF_MODEL[order], orrery, model, why, actor, form)
+    return _back(f"/{model}/orders", order)
+
+
+async def _read(request: Request) -> tuple[Fields, str, str]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise NotUnderstood("This address takes forms.", todo="Programs use /api, described in /openapi.json.")
+    try:
+        text = (await request.body()).decode()
+        fields = {name: values[-1] for name, values in parse_qs(text, max_num_fields=50).items()}
+    except ValueError as error:
+        raise NotUnderstood(f"The form cannot be read: {error}.") from error
+    why = fields.pop("why", "").strip()
+    if not why:
+        raise NotUnderstood(
+            "This needs a reason.",
+            safe="Nothing was changed.",
+            todo="Go back and say why, for somebody who was not there.",
+        )
+    return fields, why, actor_named(fields.pop("actor", ""))
+
+
+def _back(path: str, done: str) -> Response:
+    return RedirectResponse(f"{path}?{urlencode({'done': done})}", 303)

@@ -1,0 +1,139 @@
+"""What every request passes first: who may ask, and how much may be sent.
+
+The control plane has no login: it trusts whoever reaches it on loopback. A browser reaches it too, on behalf of any
+page that it shows, so requests that a foreign page can cause are refused: by the Host header against DNS rebinding, by
+Origin and ``Sec-Fetch-Site`` against forged forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+SAFE = ("GET", "HEAD", "OPTIONS")
+MB = 2**20
+LIMITS = (("/api/data/", 512 * MB), ("/labels", 64 * MB))
+"""Part of a path -> bytes that a body may have; elsewhere :data:`LIMIT`."""
+LIMIT = 1 * MB
+FOREIGN = ("/mlflow", "/git")
+"""Mounted programs: they have pages and limits of their own."""
+HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
+        b"frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-cache"),
+]
+
+
+class TooLarge(Exception):
+    """The body is larger than this address takes."""
+
+
+class Guard:
+    """The middleware.
+
+    Parameters
+    ----------
+    app : what is guarded.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass, or answer why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        foreign = scope["path"].startswith(FOREIGN)
+        reason = refuse(scope["method"], headers)
+        if reason:
+            await _say(send, 403, reason, "Nothing was changed.", "Open orrery by its own address, on this machine.")
+            return
+        if foreign:
+            await self._app(scope, receive, send)
+            return
+        limit = next((size for part, size in LIMITS if part in scope["path"]), LIMIT)
+        if not headers.get(b"content-length", "0").isdigit() or int(headers.get(b"content-length", "0")) > limit:
+            await _too_large(send, limit)
+            return
+        await self._limited(scope, receive, send, limit)
+
+    async def _limited(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+        taken, started = 0, False
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > limit:
+                raise TooLarge
+            return message
+
+        async def dressed(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                known = {name for name, _ in message["headers"]}
+                message = {
+                    **message,
+                    "headers": [*message["headers"], *(one for one in HEADERS if one[0] not in known)],
+                }
+            await send(message)
+
+        try:
+            await self._app(scope, counted, dressed)
+        except TooLarge:
+            if not started:
+                await _too_large(send, limit)
+
+
+def refuse(method: str, headers: dict[bytes, str]) -> str:
+    """Return why a request is refused; empty if it is not.
+
+    Examples
+    --------
+    >>> refuse("GET", {b"host": "127.0.0.1:8700"})
+    ''
+    >>> refuse("GET", {b"host": "evil.example"})
+    "'evil.example' is not an address of orrery."
+    """
+    host = headers.get(b"host", "")
+    if host.rpartition(":")[0] not in LOOPBACK and host not in LOOPBACK:
+        return f"{host!r} is not an address of orrery."
+    if method in SAFE:
+        return ""
+    origin = headers.get(b"origin")
+    if origin is not None:
+        return "" if origin == f"http://{host}" else "A page of another origin may not change anything here."
+    if headers.get(b"sec-fetch-site", "none") not in ("same-origin", "none"):
+        return "A page of another site may not change anything here."
+    return ""
+
+
+async def _too_large(send: Send, limit: int) -> None:
+    await _say(
+        send, 413, f"The body is larger than {limit // MB} MiB.", "Nothing was changed.", "Send it in several parts."
+    )
+
+
+async def _say(send: Send, status: int, what: str, safe: str, todo: str) -> None:
+    body = msgspec.json.encode({"error": {"what": what, "safe": safe, "todo": todo}})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": body})

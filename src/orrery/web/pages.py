@@ -1,0 +1,86 @@
+"""The addresses of the pages; each is there as HTML and, with ``.json``, as what it shows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from orrery.web.asking import Here, known_query
+from orrery.web.datapage import data_page, dataset_page
+from orrery.web.modelpage import model_page, orders_page
+from orrery.web.overview import issues_page, projects_page, reviews_page
+from orrery.web.render import show
+from orrery.web.versionpage import DONE, commit_page, version_page
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(known_query)])
+
+
+@router.get("/")
+@router.get("/index.json")
+def projects(request: Request, orrery: Here) -> Response:
+    """Show all models."""
+    return show(request, projects_page(orrery))
+
+
+@router.get("/reviews")
+@router.get("/reviews.json")
+def reviews(request: Request, orrery: Here) -> Response:
+    """Show what waits for a decision."""
+    return show(request, reviews_page(orrery))
+
+
+@router.get("/issues")
+@router.get("/issues.json")
+def issues(request: Request, orrery: Here) -> Response:
+    """Show what waits for a person."""
+    return show(request, issues_page(orrery))
+
+
+@router.get("/data")
+@router.get("/data.json")
+def data(request: Request, orrery: Here) -> Response:
+    """Show all datasets."""
+    return show(request, data_page(orrery))
+
+
+@router.get("/data/{name}")
+@router.get("/data/{name}.json")
+def dataset(request: Request, orrery: Here, name: str, profile: bool = False) -> Response:
+    """Show one dataset."""
+    return show(request, dataset_page(orrery, name, profile=profile))
+
+
+@router.get("/{model}/versions/{number}")
+@router.get("/{model}/versions/{number}.json")
+def version(request: Request, orrery: Here, model: str, number: int, done: str = "") -> Response:
+    """Show one version."""
+    return show(request, version_page(orrery, model, number, done))
+
+
+@router.get("/{model}/commits/{sha}")
+@router.get("/{model}/commits/{sha}.json")
+def commit(request: Request, orrery: Here, model: str, sha: str) -> Response:
+    """Show one commit."""
+    return show(request, commit_page(orrery, model, sha))
+
+
+@router.get("/{model}/orders")
+@router.get("/{model}/orders.json")
+def orders(request: Request, orrery: Here, model: str, done: str = "") -> Response:
+    """Show what can be ordered of a model."""
+    return show(request, orders_page(orrery, model, DONE.get(done, "")))
+
+
+@router.get("/{model}")
+@router.get("/{model}.json")
+def model(
+    request: Request,
+    orrery: Here,
+    model: str,
+    at: str = "",
+    kind: str = "",
+    before: Annotated[int | None, Query(ge=0)] = None,
+) -> Response:
+    """Show one model."""
+    return show(request, model_page(orrery, model, at=at, kind=kind, before=before))

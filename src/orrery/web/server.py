@@ -1,0 +1,133 @@
+"""The control plane: one FastAPI application on loopback, with MLflow and git mounted in it."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from orrery.app import Orrery
+from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
+from orrery.web import api, forms, orders, pages
+from orrery.web.assignment import Assigner
+from orrery.web.guard import App, Guard, Receive, Scope, Send
+from orrery.web.render import problem_page
+from orrery.web.wire import answer, components
+
+STATUS: tuple[tuple[type[OrreryError], int], ...] = (
+    (NotUnderstood, 422),
+    (NotFound, 404),
+    (Conflict, 409),
+    (NotAllowed, 403),
+    (Damaged, 500),
+)
+"""Error -> HTTP status; the first that fits."""
+
+
+def create(orrery: Orrery) -> FastAPI:
+    """Return the control plane of one orrery."""
+    app = FastAPI(title="orrery", version="1", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    app.state.orrery = orrery
+    app.state.assigner = Assigner(orrery)
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    app.add_exception_handler(OrreryError, _refused)
+    app.add_exception_handler(RequestValidationError, _not_valid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_middleware(Guard)
+    app.include_router(api.router)
+    app.include_router(orders.router)
+    app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
+    app.mount("/mlflow", _Lazily(lambda: _load("orrery.registry.server", "mlflow_app", orrery)))
+    app.mount("/git", _Lazily(lambda: _load("orrery.source.http", "git_app", orrery)))
+    app.include_router(pages.router)
+    app.include_router(forms.router)
+    return app
+
+
+def main() -> None:
+    """Serve the control plane of the orrery that the environment names, until told to stop."""
+    import uvicorn
+
+    orrery = Orrery.open()
+    # A socket of our own: of two control planes on one port the second fails here, with a sentence.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", orrery.settings.port))
+    except OSError as error:
+        sys.exit(f"orrery: port {orrery.settings.port} cannot be used: {error.strerror}. Set ORRERY_PORT to another.")
+    config = uvicorn.Config(
+        create(orrery),
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+class _Lazily:
+    """A mounted program that is loaded at the first request."""
+
+    def __init__(self, load: Callable[[], App]) -> None:
+        self._load = load
+        self._app: App | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._app is None:
+            self._app = self._load()
+        await self._app(scope, receive, send)
+
+
+def _load(module: str, name: str, orrery: Orrery) -> App:
+    made: App = getattr(importlib.import_module(module), name)(orrery.settings)
+    return made
+
+
+def status_of(error: OrreryError) -> int:
+    """Return the HTTP status of an error."""
+    return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+
+def _says(request: Request, status: int, what: str, safe: str = "", todo: str = "") -> Response:
+    path = request.url.path
+    if path.startswith("/api/") or path.endswith(".json"):
+        return answer({"error": {"what": what, "safe": safe, "todo": todo}}, status)
+    return problem_page(status, what, safe, todo)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OrreryError)
+    return _says(request, status_of(error), error.what, error.safe, error.todo)
+
+
+async def _not_valid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors()]
+    return _says(request, 422, f"The request cannot be read: {'; '.join(faults)}.", "Nothing was changed.")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    known = {404: "There is no such page.", 405: "This address does not take that method."}
+    response = _says(request, error.status_code, known.get(error.status_code, str(error.detail)))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        found = get_openapi(title=app.title, version=app.version, routes=app.routes, description=str(__doc__))
+        found.setdefault("components", {}).setdefault("schemas", {}).update(components())
+        app.openapi_schema = found
+    return app.openapi_schema
