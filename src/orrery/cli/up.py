@@ -1,0 +1,133 @@
+"""``orrery up``: control plane, workers and inference server on loopback, in the foreground."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orrery import settings as orrery_settings
+from orrery.cli.command import Here, command
+from orrery.errors import NotAllowed
+
+if TYPE_CHECKING:
+    from orrery.settings import Settings
+    from orrery.workers.supervisor import Child
+
+_TRIES = 100
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app)(up)
+
+
+def up(
+    here: Here,
+    port: Annotated[int | None, typer.Option(metavar="N", help="Port of the pages and of git; default: 8700.")] = None,
+    serving_port: Annotated[
+        int | None, typer.Option(metavar="N", help="Port of the inference server; default: 8701.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=0, help="Worker processes; default: 1.")] = None,
+) -> None:
+    """Start everything; Ctrl-C stops it.
+
+    Control plane, workers and inference server run on loopback, watched over by this process in the foreground.
+
+    A port that is named and taken is an error; without a name the next free one is used.
+    """
+    from orrery.app import Orrery
+    from orrery.cli.watching import Screen
+    from orrery.workers.supervisor import Supervisor, running
+
+    settings = orrery_settings.load(here.home, workers=workers)
+    if (pid := running(settings.home)) is not None:
+        raise NotAllowed(
+            f"An orrery runs in {settings.home} already, as process {pid}.",
+            safe="It was left alone.",
+            todo="Use that one, stop it with Ctrl-C, or give another folder with --home.",
+        )
+    control = _port(port, "ORRERY_PORT", settings.port, "--port", ())
+    serving = _port(serving_port, "ORRERY_SERVING_PORT", settings.serving_port, "--serving-port", (control,))
+    settings = orrery_settings.load(here.home, workers=workers, port=control, serving_port=serving)
+    orrery = Orrery(settings)
+    address = _addresses(settings)
+    _write(settings.home / "address.json", {**address, "port": control, "serving_port": serving, "pid": os.getpid()})
+    screen = Screen(orrery, address, as_json=here.as_json)
+    supervisor = Supervisor(settings.home, children(settings), report=screen.report, on_status=screen.show_processes)
+    try:
+        with screen:
+            supervisor.run()
+    finally:
+        (settings.home / "address.json").unlink(missing_ok=True)
+    if not here.as_json:
+        print("Stopped.")
+
+
+def children(settings: Settings) -> list[Child]:
+    """Return the processes of one orrery, in the order of starting."""
+    from orrery.workers.supervisor import Child
+
+    env = {name: value for name, value in os.environ.items() if name not in orrery_settings.SETTINGS}
+    env |= {**settings.environment(), "PYTHONUNBUFFERED": "1"}
+    python = sys.executable
+    return [
+        Child("web", [python, "-m", "orrery.web"], env),
+        Child("serving", [python, "-m", "orrery.serving"], env),
+        *(
+            Child(f"worker-{number}", [python, "-m", "orrery.actions", f"worker-{number}"], env)
+            for number in range(1, settings.workers + 1)
+        ),
+    ]
+
+
+def _addresses(settings: Settings) -> dict[str, str]:
+    return {
+        "pages": f"{settings.control_url}/",
+        "git": f"{settings.control_url}/git/MODEL.git",
+        "mlflow": f"{settings.control_url}/mlflow",
+        "inference": settings.serving_url,
+    }
+
+
+def _port(flag: int | None, variable: str, preferred: int, option: str, taken: tuple[int, ...]) -> int:
+    """Return the port to use.
+
+    Raises
+    ------
+    NotAllowed
+        If a port that was asked for is in use, or none is free.
+    """
+    asked = flag if flag is not None else preferred if os.environ.get(variable) else None
+    if asked is not None:
+        if asked in taken or not free(asked):
+            name = option if flag is not None else variable
+            raise NotAllowed(f"Port {asked} is in use.", safe="Nothing was started.", todo=f"Give {name} another port.")
+        return asked
+    for candidate in range(preferred, preferred + _TRIES):
+        if candidate not in taken and free(candidate):
+            return candidate
+    raise NotAllowed(f"No port from {preferred} to {preferred + _TRIES - 1} is free.", todo=f"Name one with {option}.")
+
+
+def free(port: int) -> bool:
+    """Say whether a port of loopback can be listened on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return False
+    return True
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    fresh = path.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps({**value, "since": time.time()}))
+    os.replace(fresh, path)
