@@ -24,6 +24,46 @@ from orrery.timeline.clock import SystemClock
 from orrery.timeline.store import Timeline, connect
 
 
+STAGES = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--require-stage``: what is declared must run, and is not skipped in silence."""
+    help_text = "marker of which at least one test must run, and none be skipped as `not run: ...`; may be repeated"
+    parser.addoption("--require-stage", action="append", default=[], metavar="MARKER", help=help_text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count, for each stage that must run, the tests that did."""
+    config.stash[STAGES] = dict.fromkeys(config.getoption("--require-stage", default=[]), 0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Turn the skip of a stage that must run into a failure."""
+    report: Any = yield
+    stages = item.config.stash[STAGES]
+    for stage in [name for name in stages if item.get_closest_marker(name)]:
+        if report.skipped and "not run:" in str(report.longrepr):
+            report.outcome, report.longrepr = "failed", f"The stage {stage} must run here: {report.longrepr[-1]}"
+        elif report.when == "call":
+            stages[stage] += 1
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where no test of a stage that must run did."""
+    if not all(session.config.stash[STAGES].values()) and session.exitstatus in (0, pytest.ExitCode.OK):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name the stages that must run and did not."""
+    for stage, count in config.stash[STAGES].items():
+        if not count:
+            terminalreporter.write_line(f"The stage {stage} must run here, and no test of it did.", red=True)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a fresh orrery in a temporary folder; nothing of the caller's environment shines through."""

@@ -1,0 +1,50 @@
+# The verbs of this repository. A fresh clone, Python 3.11 or newer and git are enough.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+.PHONY: demo test test-all chaos bench lint docs clean
+
+# What is installed is written down in stamp files, so that a second run begins at once.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit("orrery needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
+	@touch $@
+
+demo: $(VENV)/.demo            ## play the main job: a year of flights goes round the loop
+	$(BIN)/orrery demo $(ARGS)
+
+lint: $(VENV)/.test            ## style, types and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint                     ## the checks above and the tests that take minutes, not hours
+	$(BIN)/pytest -m "not slow and not chaos" $(ARGS)
+
+test-all: lint                 ## every test but those that kill processes
+	$(BIN)/pytest -m "not chaos" $(ARGS)
+
+chaos: $(VENV)/.test           ## kill processes at every boundary, and see that nothing is lost
+	$(BIN)/pytest -m chaos $(ARGS)
+
+bench: $(VENV)/.bench          ## measure; results go to benchmarks/results
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+docs: $(VENV)/.test            ## write the reference from the code
+	$(BIN)/python docs/reference/make.py
+
+clean:                         ## remove what was installed
+	rm -rf $(VENV)
