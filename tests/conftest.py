@@ -23,7 +23,6 @@ from orrery.timeline import schema
 from orrery.timeline.clock import SystemClock
 from orrery.timeline.store import Timeline, connect
 
-
 STAGES = pytest.StashKey[dict[str, int]]()
 
 
