@@ -32,6 +32,7 @@ DOINGS: dict[str, tuple[str, Doing]] = {
 }
 """Kind of action -> the stage that a failure is named after, and what does it."""
 ATTEMPTS = 3  # times that an action may fail for a reason that is not the project's
+LONG = ("build", "test", "train")
 BUSY_POLL, QUIET_POLL = 0.02, 0.25
 
 
@@ -81,21 +82,37 @@ class Worker:
         watch.ship_journal(self.desk)
 
     def step(self) -> bool:
-        """Do one action that is due; say whether there was one."""
+        """Do one action that is due; say whether there was one.
+
+        What changes a model is done one at a time for each model, so that its decisions follow each other as if there
+        were one worker; only the project's own long work may go on beside (not in a replay, where two runs must agree).
+        """
         for name in self.orrery.models():
-            due = {action.key: action for action in self.orrery.due(name)}
+            due = self.orrery.due(name)
             if not due:
                 continue
-            key = self.leases.take(list(due), self.name)
-            if key is None:
-                continue
-            with self._held(key):
-                # Another worker may have done it between the look and the lease.
-                again = {action.key: action for action in self.orrery.due(name)}
-                if key in again:
-                    self.do(again[key])
-            return True
+            turn = f"model:{name}"
+            beside = [] if self.orrery.settings.replay else [one.key for one in due if one.kind in LONG]
+            short = [one.key for one in due if one.key not in beside]
+            if short and self.leases.take([turn], self.name):
+                with self._held(turn):
+                    self._take(name, short)
+                return True
+            if beside and self._take(name, beside):
+                return True
         return False
+
+    def _take(self, name: str, keys: list[str]) -> bool:
+        """Take the first of these actions that nobody holds and do it if it is still due; say if there was one."""
+        key = self.leases.take(keys, self.name)
+        if key is None:
+            return False
+        with self._held(key):
+            # Another worker may have done it between the look and the lease.
+            again = {action.key: action for action in self.orrery.due(name)}
+            if key in again:
+                self.do(again[key])
+        return True
 
     def do(self, action: Action) -> None:
         """Do an action and write down what came of it; whatever goes wrong ends as an event, never as a dead worker."""

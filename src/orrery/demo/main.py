@@ -12,6 +12,7 @@ import tempfile
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import polars as pl
@@ -69,7 +70,7 @@ def run(home: Path | None = None, *, keep: bool = False, fast: bool = False, see
             copy_project(model.checkout, model.name, model.dataset)
         replay = Replay(Orrery(settings), models)
         replay.first = first
-        with ProcessPoolExecutor(1) as pool:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a fork would inherit held locks
             baselines = _baselines(pool, folder, truth, served)
             _wait_for(replay, platform)
             replay.begin(truth, trained_on)

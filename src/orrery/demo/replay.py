@@ -85,9 +85,7 @@ class Replay:
         """Play one day: yesterday's labels and rows, the loop's morning, today's requests."""
         yesterday = day - timedelta(days=1)
         morning = datetime(day.year, day.month, day.day, MORNING, tzinfo=UTC)
-        self.clock.set(morning)
         for model in self.models:
-            self._incidents(model, day)
             landed = flights.on(model.told, yesterday)
             if len(landed) and yesterday >= self.first:
                 labels = flights.labels_for(model.told, yesterday).select(
@@ -100,8 +98,13 @@ class Replay:
                     why=f"Flights of {yesterday}",
                     actor="feed",
                     key=f"{model.dataset}-{yesterday}",
+                    occurred_at=morning,
                 )
+        self.clock.set(morning)
+        for model in self.models:
+            self._incidents(model, day)
         self.settle()
+        self.clock.set(morning + timedelta(hours=1))
         for model in self.models:
             self.ask(model, flights.requests_for(model.told, day))
 

@@ -277,18 +277,28 @@ def _tested(state: ModelState, event: Event) -> None:
 
 
 def _failed(state: ModelState, event: Event) -> None:
+    """End what failed for good, so that the loop goes on without it."""
     if not event.data.get("final", True):
         return
     stage, error = event.data.get("stage", ""), str(event.data.get("error", event.why))
-    if event.version is not None and event.version in state.versions:
-        state.versions[event.version].failed = f"{stage}: {error}"
-    elif run := state.runs.get(event.data.get("run", "")):
-        run.failed = f"{stage}: {error}"
-    elif commit := state.commits.get(event.data.get("commit", "")):
+    words, version = f"{stage}: {error}", state.versions.get(event.version or 0)
+    commit = state.commits.get(event.data.get("commit", ""))
+    if stage in ("build", "tests") and commit is not None:
         if event.environment in ("", "development"):
-            commit.failed = f"{stage}: {error}"
+            commit.failed = words
         else:
             commit.tested = {**commit.tested, event.environment: False}
+    elif stage == "training" and (run := state.runs.get(event.data.get("run", ""))):
+        run.failed = words
+    elif stage == "gates" and version is not None:
+        version.failed = words
+    elif stage == "registry" and version is not None:
+        version.purged = True
+    elif stage == "monitors":
+        lane = _lane(state, event)
+        lane.looks, lane.watched_until = event.data["look"], parse_instant(event.data["until"])
+    elif stage == "rollout" and (challenger := _lane(state, event).challengers.get(event.version or 0)):
+        challenger.compared_until = parse_instant(event.data["until"])
 
 
 def _triggered(state: ModelState, event: Event) -> None:
@@ -442,7 +452,8 @@ def _watched(state: ModelState, event: Event) -> None:
     lane = _lane(state, event)
     lane.looks = event.data["look"]
     lane.watched_until = parse_instant(event.data["until"])
-    lane.monitors = event.data.get("state", "")
+    if event.version == lane.champion:  # a look that a promotion overtook says nothing of the new champion
+        lane.monitors = event.data.get("state", "")
     lane.metrics = event.data.get("metrics", {})
 
 

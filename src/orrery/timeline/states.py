@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -48,7 +49,9 @@ class States:
         """
         with self._lock:
             state = self._models.get(name) or self._load(name, ModelState) or ModelState(name=name)
-            fold(state, self.timeline.read(name, after=state.seq))
+            news = self.timeline.read(name, after=state.seq)
+            if (first := next(news, None)) is not None:
+                state = fold(_own(state), chain([first], news))
             if not state.seq:
                 raise NotFound(f"There is no model {name!r} here.", todo="`orrery models` lists them.")
             self._models[name] = state
@@ -59,7 +62,9 @@ class States:
         """Return the state of all datasets. Do not change it."""
         with self._lock:
             state = self._data or self._load("", DataState) or DataState()
-            fold_data(state, self.timeline.read("", after=state.seq))
+            news = self.timeline.read("", after=state.seq)
+            if (first := next(news, None)) is not None:
+                state = fold_data(_own(state), chain([first], news))
             self._data = state
             self._store("", state)
             return state
@@ -97,3 +102,9 @@ class States:
             connection.execute(sa.delete(_states).where(_states.c.model == name))
             connection.execute(sa.insert(_states).values(model=name, seq=state.seq, form=FORM, body=body))
         self._stored[name] = state.seq
+
+
+def _own(state: States_) -> States_:
+    """Return the state with containers of its own: who still holds the one before goes on seeing what it saw."""
+    held = {name: getattr(state, name) for name in state.__struct_fields__}
+    return msgspec.structs.replace(state, **{name: dict(one) for name, one in held.items() if isinstance(one, dict)})
