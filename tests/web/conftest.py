@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -212,7 +214,8 @@ class History:
                 "verdict": "passed" if passed else "refused",
                 "why": f"brier {loss:.4g} (version {number - 1} 0.1391, better by 0.0071 [0.003, 0.0112])."
                 if passed
-                else f"brier {loss:.4g} (version {number - 1} 0.1391, worse by 0.0312 [0.026, 0.037]): worse than the champion by more than 0.002.",
+                else f"brier {loss:.4g} (version {number - 1} 0.1391, worse by 0.0312 [0.026, 0.037]): "
+                "worse than the champion by more than 0.002.",
                 "numbers": {
                     "value": loss,
                     "rows": 6120,
@@ -426,20 +429,43 @@ def a_year(history: History, *, end: float = 180) -> None:
     history.watch(int(end) - 11, int(end) + 1, 2, 0.139)
 
 
+def opened(folder: Path) -> Orrery:
+    """Open an orrery whose clock is a replay."""
+    if not (folder / "clock").exists():
+        (folder / "clock").write_text(format_instant(START - timedelta(days=2)))
+    return Orrery(load(home=folder))
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of an orrery with half a year behind it, to be copied."""
+    folder = tmp_path_factory.mktemp("year")
+    orrery = opened(folder)
+    a_year(History(orrery))
+    orrery.timeline.engine.dispose()
+    return folder
+
+
 @pytest.fixture
-def orrery(home: Settings) -> Iterator[Orrery]:
-    """An orrery whose clock is a replay, with nothing in it."""
-    (home.home / "clock").write_text(format_instant(START - timedelta(days=2)))
-    opened = Orrery(load(home=home.home))
-    yield opened
-    opened.timeline.engine.dispose()
+def orrery(home: Settings, request: pytest.FixtureRequest) -> Iterator[Orrery]:
+    """An orrery whose clock is a replay: with half a year behind it for who asks for ``year``, else empty."""
+    if "year" in request.fixturenames:
+        shutil.copytree(request.getfixturevalue("written"), home.home, dirs_exist_ok=True)
+    made = opened(home.home)
+    yield made
+    made.timeline.engine.dispose()
 
 
 @pytest.fixture
 def year(orrery: Orrery) -> Orrery:
-    """The same with half a year behind it."""
-    a_year(History(orrery))
+    """Half a year of a model with five versions."""
     return orrery
+
+
+@pytest.fixture
+def history(orrery: Orrery) -> History:
+    """Something to write a history with."""
+    return History(orrery)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from orrery.timeline.store import events
 from orrery.types import Role, digest, parse_duration
 
 ACTOR = "orrery/serving"
-MOVES = ("promoted", "rolled_back", "retired", "challenged", "failed", "contract_changed")
+MOVES = ("promoted", "rolled_back", "retired", "challenged", "deleted", "contract_changed")
 """Kinds of events after which another version may answer, or the same one to another contract."""
 RECENT = 5.0
 """Seconds after which a silent server no longer counts."""
@@ -39,11 +39,7 @@ def _slots(orrery: Orrery, model: ModelState, data: DataState) -> Iterator[Slot]
         if lane.champion is None:
             continue
         roles: list[tuple[int, str]] = [(lane.champion, "champion")]
-        roles += [
-            (one.version, one.role)
-            for one in lane.challengers.values()
-            if not model.versions[one.version].failed.startswith("serving:")
-        ]
+        roles += [(one.version, one.role) for one in lane.challengers.values()]
         for number, role in roles:
             slot = _slot(orrery, model, lane, number, role, data)  # type: ignore[arg-type]
             if slot is not None:
@@ -177,13 +173,16 @@ class Assigner:
             environment=slot.environment,
             data={"stage": "serving", "error": error[:4000], "final": slot.role != "champion", "role": slot.role},
         )
-        orrery.append([draft])
-        if slot.role == "champion":
-            orrery.order(slot.model, lambda model: self._give_way(model, slot, words))
+        orrery.order(slot.model, lambda model: [draft, *self._give_way(model, slot, words)])
 
     def _give_way(self, model: ModelState, slot: Slot, words: str) -> list[Draft]:
-        """Return the events that bring the newest earlier champion back that is not known to fail as well."""
+        """Return the events after which another version is in the place of one that cannot be served.
+
+        A challenger leaves; for a champion the newest earlier one comes back that is not known to fail as well.
+        """
         lane = model.lane(slot.environment)
+        if slot.version in lane.challengers:
+            return moves.order_retirement(model, slot.version, slot.environment, words, ACTOR)
         if lane.champion != slot.version:
             return []
         known = self._orrery.timeline.read(model.name, kinds=("failed",), newest_first=True, limit=100)
@@ -191,7 +190,7 @@ class Assigner:
             event.version
             for event in known
             if event.data.get("stage") == "serving" and event.environment == slot.environment
-        }
+        } | {slot.version}
         for number, _, _ in reversed(lane.tenures):
             if number not in fails and not model.versions[number].deleted:
                 return moves.order_rollback(model, slot.environment, number, words, ACTOR)

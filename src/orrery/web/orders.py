@@ -24,7 +24,12 @@ def _events(found: list[Event]) -> Response:
     return answer({"events": [event.to_json() for event in found], "next": None}, 201)
 
 
-@router.post(f"{VERSION}/approve", responses=says(wire.Events, status=201), openapi_extra=takes(wire.ApproveOrder))
+@router.post(
+    f"{VERSION}/approve",
+    status_code=201,
+    responses=says(wire.Events, status=201),
+    openapi_extra=takes(wire.ApproveOrder),
+)
 async def approve(request: Request, orrery: Here, actor: Actor, model: str, number: int) -> Response:
     """Say yes to what was asked of a version, or override a gate that refused it."""
     body = await body_of(request, wire.ApproveOrder)
@@ -32,14 +37,21 @@ async def approve(request: Request, orrery: Here, actor: Actor, model: str, numb
     return _events(await run_in_threadpool(orrery.approve, model, number, why=body.why, actor=actor, **said))
 
 
-@router.post(f"{VERSION}/reject", responses=says(wire.Events, status=201), openapi_extra=takes(wire.RejectOrder))
+@router.post(
+    f"{VERSION}/reject", status_code=201, responses=says(wire.Events, status=201), openapi_extra=takes(wire.RejectOrder)
+)
 async def reject(request: Request, orrery: Here, actor: Actor, model: str, number: int) -> Response:
     """Say no to a version: its author gets an issue."""
     body = await body_of(request, wire.RejectOrder)
     return _events(await run_in_threadpool(orrery.reject, model, number, why=body.why, actor=actor))
 
 
-@router.post(f"{VERSION}/promote", responses=says(wire.Events, status=201), openapi_extra=takes(wire.PromoteOrder))
+@router.post(
+    f"{VERSION}/promote",
+    status_code=201,
+    responses=says(wire.Events, status=201),
+    openapi_extra=takes(wire.PromoteOrder),
+)
 async def promote(request: Request, orrery: Here, actor: Actor, model: str, number: int) -> Response:
     """Make a version champion by hand; what the environment needs must be fulfilled."""
     body = await body_of(request, wire.PromoteOrder)
@@ -48,7 +60,9 @@ async def promote(request: Request, orrery: Here, actor: Actor, model: str, numb
     )
 
 
-@router.post(f"{VERSION}/retire", responses=says(wire.Events, status=201), openapi_extra=takes(wire.RetireOrder))
+@router.post(
+    f"{VERSION}/retire", status_code=201, responses=says(wire.Events, status=201), openapi_extra=takes(wire.RetireOrder)
+)
 async def retire(request: Request, orrery: Here, actor: Actor, model: str, number: int) -> Response:
     """Take a version out of an environment, or out of all."""
     body = await body_of(request, wire.RetireOrder)
@@ -57,16 +71,19 @@ async def retire(request: Request, orrery: Here, actor: Actor, model: str, numbe
     )
 
 
-@router.delete(VERSION, responses=says(wire.Events, status=201))
+@router.delete(VERSION, status_code=201, responses=says(wire.Events, status=201))
 def delete(
-    orrery: Here, actor: Actor, model: str, number: int, why: Annotated[str, Query(min_length=1, max_length=10_000)]
+    orrery: Here, actor: Actor, model: str, number: int, why: Annotated[str, Query(pattern=r"\S", max_length=10_000)]
 ) -> Response:
     """Delete the artifact of a version; its record stays."""
     return _events(orrery.delete(model, number, why=why, actor=actor))
 
 
 @router.post(
-    "/models/{model}/rollback", responses=says(wire.Events, status=201), openapi_extra=takes(wire.RollbackOrder)
+    "/models/{model}/rollback",
+    status_code=201,
+    responses=says(wire.Events, status=201),
+    openapi_extra=takes(wire.RollbackOrder),
 )
 async def rollback(request: Request, orrery: Here, actor: Actor, model: str) -> Response:
     """Bring the champion before this one back, or a given earlier one."""
@@ -78,7 +95,12 @@ async def rollback(request: Request, orrery: Here, actor: Actor, model: str) -> 
     )
 
 
-@router.post("/models/{model}/events", responses=says(wire.Events, status=201), openapi_extra=takes(wire.BusinessEvent))
+@router.post(
+    "/models/{model}/events",
+    status_code=201,
+    responses=says(wire.Events, status=201),
+    openapi_extra=takes(wire.BusinessEvent),
+)
 async def event(request: Request, orrery: Here, actor: Actor, model: str) -> Response:
     """Note something that happened in the world around a model."""
     body = await body_of(request, wire.BusinessEvent)
@@ -86,7 +108,12 @@ async def event(request: Request, orrery: Here, actor: Actor, model: str) -> Res
     return _events(await run_in_threadpool(lambda: orrery.event(model, why=body.why, actor=actor, **said)))  # type: ignore[arg-type]
 
 
-@router.post("/models/{model}/train", responses=says(wire.Events, status=201), openapi_extra=takes(wire.TrainOrder))
+@router.post(
+    "/models/{model}/train",
+    status_code=201,
+    responses=says(wire.Events, status=201),
+    openapi_extra=takes(wire.TrainOrder),
+)
 async def train(request: Request, orrery: Here, actor: Actor, model: str) -> Response:
     """Ask for a training by hand."""
     body = await body_of(request, wire.TrainOrder)
@@ -97,6 +124,7 @@ async def train(request: Request, orrery: Here, actor: Actor, model: str) -> Res
 
 @router.post(
     "/models/{model}/labels",
+    status_code=201,
     responses=says(wire.LabelsAnswer, status=201),
     openapi_extra=takes(wire.Labels, *upload.TYPES),
 )
@@ -117,13 +145,18 @@ async def labels(
     return answer(accepted, 201)
 
 
-@router.post("/data/{name}", responses=says(wire.AddedAnswer, status=201), openapi_extra=takes(None, *upload.TYPES))
+@router.post(
+    "/data/{name}",
+    status_code=201,
+    responses=says(wire.AddedAnswer, status=201),
+    openapi_extra=takes(None, *upload.TYPES),
+)
 async def add_data(
     request: Request,
     orrery: Here,
     actor: Actor,
     name: str,
-    why: Annotated[str, Query(min_length=1, max_length=10_000)],
+    why: Annotated[str, Query(pattern=r"\S", max_length=10_000)],
     key: Annotated[str, Query(max_length=200)] = "",
     idempotency_key: Annotated[str, Header(max_length=200)] = "",
 ) -> Response:

@@ -18,7 +18,7 @@ from orrery.timeline.state import Dataset, Issue, Version
 
 T = TypeVar("T")
 
-Why = Annotated[str, Meta(min_length=1, max_length=10_000, description="The reason, for somebody who was not there.")]
+Why = Annotated[str, Meta(pattern=r"\S", max_length=10_000, description="The reason, for somebody who was not there.")]
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -148,7 +148,7 @@ class EventAnswer(Answer):
 
 
 class Events(Answer):
-    """Events in order. ``next`` is the ``before`` (with ``after``: the ``after``) of the next page, null on the last."""
+    """Events in order. ``next`` is the ``before`` (or ``after``) of the next page, null on the last."""
 
     events: list[EventAnswer]
     next: int | None = None
