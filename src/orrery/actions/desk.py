@@ -72,7 +72,7 @@ class Desk:
         NotFound
             If the version was deleted.
         """
-        folder = self.settings.home / version.facts["artifact"]
+        folder = self.settings.home / str(version.facts["artifact"])
         if version.deleted or not folder.is_dir():
             raise NotFound(f"The artifact of version {version.number} is gone.")
         return folder

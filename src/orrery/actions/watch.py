@@ -46,7 +46,7 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         requests=requests,
         matured=labelled.select(pl.col("_output").alias("output"), "label", pl.col("_at").alias("at")),
         classes=list(champion.facts.get("classes") or []),
-        reference=_reference(desk, model, champion, policy),
+        reference=_reference(desk, model, champion, policy, requests),
         expected_loss=float(champion.facts.get("expected_loss") or float("nan")),
         scale=float(champion.facts.get("scale") or 1.0),
     )
@@ -197,15 +197,21 @@ def _pairs(rows: pl.DataFrame, champion: int, challenger: int, policy: Spec) -> 
     return left.join(right, on="_id", how="inner", maintain_order="left").drop("_id")
 
 
-def _reference(desk: Desk, model: ModelState, champion: Version, policy: Spec) -> TableSketch:
-    """Return the sketch of the newest rows that the champion learned from, made once for each version."""
+def _reference(desk: Desk, model: ModelState, champion: Version, policy: Spec, requests: pl.DataFrame) -> TableSketch:
+    """Return the sketch of the newest rows that the champion learned from, made once for each version.
+
+    It has the columns that requests bring: a dataset also holds what is known only afterwards.
+    """
     path: Path = desk.settings.folder("references") / f"{model.name}-{champion.number}.sketch"
     if path.exists():
         return TableSketch.from_bytes(path.read_bytes())
+    if not len(requests):
+        return TableSketch({})
     manifest = read_manifest(desk.artifact(champion))
     frame = desk.orrery.lake.read(manifest.dataset, champion.data[manifest.dataset]).lazy()
     spec = policy.model
-    names = [name for name in manifest.columns if name not in (spec.entity, spec.time, spec.target)]
+    brought = {name for name in requests.columns if requests[name].null_count() < len(requests)}
+    names = [name for name in manifest.columns if name in brought and name not in (spec.entity, spec.time, spec.target)]
     if spec.time:
         frame = frame.sort(spec.time)
     newest = frame.select(names).tail(REFERENCE_ROWS).collect()
