@@ -43,6 +43,23 @@ def test_a_foreign_page_changes_nothing(web: httpx.Client, orrery: Orrery) -> No
     assert orrery.timeline.head() == head
 
 
+def test_a_foreign_page_reads_and_polls_nothing_but_may_link_to_pages(web: httpx.Client) -> None:
+    cross = {"Sec-Fetch-Site": "cross-site"}
+    assert web.get("/api/serving/assignment?server=x&applied=-1", headers=cross).status_code == 403
+    assert web.get("/api/status").json()["servers"] == []
+    assert web.get("/flight-delay", headers=cross).status_code == 200
+
+
+def test_what_nobody_foresaw_is_a_sentence_too(web: httpx.Client, orrery: Orrery) -> None:
+    with orrery.timeline.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER IF EXISTS events_no_update")
+        connection.exec_driver_sql("ALTER TABLE events RENAME TO lost")
+    api, page = web.get("/api/models"), web.get("/")
+    assert api.status_code == page.status_code == 503
+    assert "OperationalError" in api.json()["error"]["what"] and "no such table" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
 def test_our_own_page_does(web: httpx.Client, address: str) -> None:
     own = {"Origin": address, "Sec-Fetch-Site": "same-origin"}
     assert web.post(FORM, data=WHY, headers=own).status_code == 303

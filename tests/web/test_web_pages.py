@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from html.parser import HTMLParser
 
 import httpx
@@ -283,3 +284,22 @@ def test_a_dataset_is_profiled_when_asked(web: httpx.Client, orrery: Orrery) -> 
     columns = {one["name"]: one for one in web.get("/data/fresh.json?profile=true").json()["profile"]}
     assert (columns["temp"]["mean"], columns["carrier"]["missing"]) == (55.0, 0.25)
     assert "Of the newest 4 rows." in web.get("/data/fresh?profile=true").text
+
+
+def test_pages_are_read_while_the_timeline_grows(web: httpx.Client, year: Orrery, address: str) -> None:
+    answers: list[int] = []
+
+    def read() -> None:
+        with httpx.Client(base_url=address, trust_env=False) as client:
+            for path in ("/flight-delay.json", "/api/status", "/issues.json") * 5:
+                answers.append(client.get(path).status_code)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    number = 0
+    while any(reader.is_alive() for reader in readers):
+        number += 1
+        facts = {"issue": f"new-{number}", "title": "t", "owner": "nora"}
+        year.append([Draft(kind="issue_opened", actor="a", why="b", model="flight-delay", data=facts)])
+    assert set(answers) == {200} and len(answers) == 45 and number > 5

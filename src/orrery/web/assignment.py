@@ -23,6 +23,8 @@ from orrery.types import Role, digest, parse_duration
 ACTOR = "orrery/serving"
 MOVES = ("promoted", "rolled_back", "retired", "challenged", "deleted", "contract_changed")
 """Kinds of events after which another version may answer, or the same one to another contract."""
+MOST = 100
+"""Servers that are remembered; beyond it, those that fell silent are forgotten."""
 RECENT = 5.0
 """Seconds after which a silent server no longer counts."""
 
@@ -134,14 +136,17 @@ class Assigner:
     def seen(self, name: str, applied: int) -> None:
         """Note that a server asked, and what it has carried out."""
         with self._lock:
+            now = time.monotonic()
             server = self.servers.setdefault(name, Server(name, 0.0))
-            server.seen, server.applied = time.monotonic(), applied
+            server.seen, server.applied = now, applied
+            if len(self.servers) > MOST:
+                self.servers = {key: one for key, one in self.servers.items() if now - one.seen < RECENT}
 
     def report(self, name: str, applied: int, failed: dict[str, str], served: dict[str, int]) -> None:
         """Take a report; a version that cannot be started is written down once, and a champion gives way."""
         self.seen(name, applied)
-        server = self.servers[name]
-        server.failed, server.served = failed, served
+        if (server := self.servers.get(name)) is not None:
+            server.failed, server.served = failed, served
         slots = {slot.key: slot for slot in self.current()[0].slots}
         for key, error in failed.items():
             if key in slots:

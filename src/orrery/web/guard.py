@@ -61,7 +61,7 @@ class Guard:
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         foreign = scope["path"].startswith(FOREIGN)
-        reason = refuse(scope["method"], headers)
+        reason = refuse(scope["method"], headers, scope["path"])
         if reason:
             await _say(send, 403, reason, "Nothing was changed.", "Open orrery by its own address, on this machine.")
             return
@@ -103,7 +103,7 @@ class Guard:
                 await _too_large(send, limit)
 
 
-def refuse(method: str, headers: dict[bytes, str]) -> str:
+def refuse(method: str, headers: dict[bytes, str], path: str = "/") -> str:
     """Return why a request is refused; empty if it is not.
 
     Examples
@@ -116,12 +116,14 @@ def refuse(method: str, headers: dict[bytes, str]) -> str:
     host = headers.get(b"host", "")
     if host.rpartition(":")[0] not in LOOPBACK and host not in LOOPBACK:
         return f"{host!r} is not an address of orrery."
+    site = headers.get(b"sec-fetch-site", "none")
     if method in SAFE:
-        return ""
+        # A link from elsewhere may lead to a page; what programs read, and poll, is no page.
+        return "A page of another site may not read this." if site == "cross-site" and path.startswith("/api/") else ""
     origin = headers.get(b"origin")
     if origin is not None:
         return "" if origin == f"http://{host}" else "A page of another origin may not change anything here."
-    if headers.get(b"sec-fetch-site", "none") not in ("same-origin", "none"):
+    if site not in ("same-origin", "none"):
         return "A page of another site may not change anything here."
     return ""
 

@@ -99,7 +99,7 @@ def instants(model: ModelState) -> list[datetime]:
 def lanes(orrery: Orrery, model: ModelState, scale: Scale, now: datetime) -> Lanes:
     """Draw the lanes of a model."""
     numbers = list(model.versions)[-ROWS:]
-    events = newest(orrery, model.name, MARKS, limit=600)
+    events = newest(orrery, model.name, MARKS, limit=240)
     marks: dict[object, list[Mark]] = {}
     judged = {event.version for event in events if event.kind == "gated"}
     for event in reversed(events):
@@ -161,7 +161,7 @@ def _bars(orrery: Orrery, model: ModelState, scale: Scale, now: datetime) -> dic
         for number, since, until in lane.tenures:
             add(number, lane.environment, "champion", since, until)
     beside: dict[tuple[str, int], Event] = {}
-    for event in reversed(newest(orrery, model.name, MOVES, limit=600)):
+    for event in reversed(newest(orrery, model.name, MOVES, limit=240)):
         key = (event.environment, event.version or 0)
         if (began := beside.pop(key, None)) is not None:
             add(key[1], key[0], began.data["role"], began.occurred_at, event.occurred_at)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -19,9 +21,11 @@ from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
 from orrery.web import api, forms, orders, pages
 from orrery.web.assignment import Assigner
-from orrery.web.guard import App, Guard, Receive, Scope, Send
+from orrery.web.guard import HEADERS, App, Guard, Receive, Scope, Send
 from orrery.web.render import problem_page
 from orrery.web.wire import answer, components
+
+log = logging.getLogger(__name__)
 
 STATUS: tuple[tuple[type[OrreryError], int], ...] = (
     (NotUnderstood, 422),
@@ -42,6 +46,9 @@ def create(orrery: Orrery) -> FastAPI:
     app.add_exception_handler(OrreryError, _refused)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(sa.exc.SQLAlchemyError, _storage)
+    app.add_exception_handler(OSError, _storage)
+    app.add_exception_handler(Exception, _unexpected)
     app.add_middleware(Guard)
     app.include_router(api.router)
     app.include_router(orders.router)
@@ -122,6 +129,31 @@ async def _http(request: Request, error: Exception) -> Response:
     known = {404: "There is no such page.", 405: "This address does not take that method."}
     response = _says(request, error.status_code, known.get(error.status_code, str(error.detail)))
     response.headers.update(error.headers or {})
+    return response
+
+
+async def _storage(request: Request, error: Exception) -> Response:
+    """Answer when the database or the disk does not do its part: full, locked, gone."""
+    log.error("%s %s: %s", request.method, request.url.path, error, exc_info=error)
+    return _says(
+        request,
+        503,
+        f"What orrery stores cannot be read or written now ({type(error).__name__}).",
+        "What was acknowledged before is kept.",
+        "Look for a full disk or an unreachable database: `orrery doctor`. Then try again.",
+    )
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """Answer what nobody foresaw; the trace goes to the log of the process."""
+    response = _says(
+        request,
+        500,
+        f"Something went wrong inside orrery: {type(error).__name__}.",
+        "What was acknowledged before is on the timeline.",
+        "The log of the control plane says more; `orrery doctor` looks for the cause.",
+    )
+    response.headers.update({name.decode(): value.decode() for name, value in HEADERS})
     return response
 
 
