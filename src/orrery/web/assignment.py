@@ -178,17 +178,25 @@ class Assigner:
             environment=slot.environment,
             data={"stage": "serving", "error": error[:4000], "final": slot.role != "champion", "role": slot.role},
         )
-        orrery.order(slot.model, lambda model: [draft, *self._give_way(model, slot, words)])
+        commit = state.commits[state.versions[slot.version].commit]
+        issue = {
+            "issue": draft.id[:12],
+            "title": words,
+            "owner": str(commit.spec["model"].get("owner") or commit.author),
+        }
+        opened = msgspec.structs.replace(draft, id=digest(f"issue/{draft.id}"), kind="issue_opened", data=issue)
+        orrery.order(slot.model, lambda model: [draft, opened, *self._give_way(model, slot, words)])
 
     def _give_way(self, model: ModelState, slot: Slot, words: str) -> list[Draft]:
         """Return the events after which another version is in the place of one that cannot be served.
 
-        A challenger leaves; for a champion the newest earlier one comes back that is not known to fail as well.
+        A challenger leaves; for a champion the newest earlier one comes back that is not known to fail as well. One
+        step back and no further: where that fails too, the cause is the machine, and the issue asks for a person.
         """
         lane = model.lane(slot.environment)
         if slot.version in lane.challengers:
             return moves.order_retirement(model, slot.version, slot.environment, words, ACTOR)
-        if lane.champion != slot.version:
+        if lane.champion != slot.version or lane.by == ACTOR:
             return []
         known = self._orrery.timeline.read(model.name, kinds=("failed",), newest_first=True, limit=100)
         fails = {
