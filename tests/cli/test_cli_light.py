@@ -51,4 +51,4 @@ def test_what_is_heavy_would_be_seen() -> None:
 
 
 def test_help_costs_little_more_than_typer_itself() -> None:
-    assert cpu_seconds("-m", "orrery.cli.main", "--help") < 2.0 * cpu_seconds("-c", "import typer")
+    assert cpu_seconds("-m", "orrery.cli.main", "--help") < 3.0 * cpu_seconds("-c", "import typer")
