@@ -78,7 +78,7 @@ class SegmentGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class LatencyGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How long one row may take, in milliseconds."""
+    """How long one row may take, in milliseconds of processor time."""
 
     p99_ms: Annotated[float, Meta(gt=0)] = 100.0
 

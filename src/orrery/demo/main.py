@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -151,8 +152,21 @@ def _up(folder: Path, port: int, serving_port: int) -> subprocess.Popen[bytes]:
     words += ["--port", str(port), "--serving-port", str(serving_port)]
     with (folder / "up.log").open("wb") as log:
         return subprocess.Popen(
-            words, stdout=log, stderr=log, env={**environment, "ORRERY_CLOCK": "replay"}, start_new_session=True
+            words,
+            stdout=log,
+            stderr=log,
+            env={**environment, "ORRERY_CLOCK": "replay"},
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
+
+
+def _end_with_parent() -> None:
+    """Let the platform end when the demo is killed: nobody else would."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _wait_for(replay: Replay, platform: subprocess.Popen[bytes]) -> None:

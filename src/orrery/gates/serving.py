@@ -11,12 +11,13 @@ LEAST = 50
 
 
 def latency(evidence: Evidence) -> Verdict:
-    """Judge the 99th percentile of single rows in the candidate's own process."""
+    """Judge the 99th percentile of single rows in the candidate's own process, in processor time: the machine's other
+    work is not the model's fault."""
     if evidence.latencies is None or len(evidence.latencies) < LEAST:
         return Verdict(verdict="insufficient", why="Too few single rows were timed.")
     p50, p99 = (float(1000 * np.quantile(evidence.latencies, share)) for share in (0.5, 0.99))
     limit = evidence.spec.gates.latency.p99_ms
-    why = f"One row takes {p50:.1f} ms, 99 of 100 at most {p99:.1f} ms; the limit is {limit:g} ms."
+    why = f"One row takes {p50:.1f} ms of processor time, 99 of 100 at most {p99:.1f} ms; the limit is {limit:g} ms."
     numbers = {"p50_ms": p50, "p99_ms": p99, "limit_ms": limit, "rows": len(evidence.latencies)}
     return Verdict(verdict="refused" if p99 > limit else "passed", why=why, numbers=numbers)
 

@@ -52,16 +52,19 @@ class Record:
 
 
 class Cache:
-    """Results of pipeline steps in a folder; one folder for each project.
+    """Results of pipeline steps in a folder, which projects may share.
 
     Parameters
     ----------
     folder
         Made, readable by its owner only, when something is first written.
+    purpose
+        What these runs are for: the reason why a step runs compares it with the last run for the same purpose.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, purpose: str = "") -> None:
         self.folder = Path(folder)
+        self._latest = f"{self.folder}/latest{'-' if purpose else ''}{purpose}.json"
         self._records = f"{self.folder}/records"
         self._values = f"{self.folder}/values"
 
@@ -133,7 +136,7 @@ class Cache:
     def latest(self) -> dict[str, dict[str, str]]:
         """What each step was last made of (it words the reasons, nothing else)."""
         try:
-            with open(f"{self.folder}/latest.json", "rb") as file:
+            with open(self._latest, "rb") as file:
                 found = json.load(file)
         except (OSError, ValueError):
             return {}  # a torn file costs a worse wording
@@ -143,7 +146,7 @@ class Cache:
         """Keep what these steps were made of, for the wording of the next run's reasons."""
         before = self.latest()
         if any(before.get(step) != each for step, each in parts.items()):
-            self._write(f"{self.folder}/latest.json", json.dumps({**before, **parts}).encode())
+            self._write(self._latest, json.dumps({**before, **parts}).encode())
 
     def size(self) -> int:
         """Bytes of all entries."""

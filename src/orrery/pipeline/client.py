@@ -62,6 +62,8 @@ class ModelProcess:
         self.seconds = 0.0
         """How long loading took."""
         self.missing: tuple[str, ...] = ()
+        self.cpu_seconds = 0.0
+        """Processor time of the last answer, which says more of the model than of the machine's other work."""
         """Columns that the last request lacked."""
         self.extra: tuple[str, ...] = ()
         """Columns of the last request that were ignored."""
@@ -117,6 +119,7 @@ class ModelProcess:
                 raise RowRefused(error["what"], column=error["column"], row=error["row"])
             raise ProjectFailed(error["what"])
         self.missing, self.extra = tuple(answer["missing"]), tuple(answer["extra"])
+        self.cpu_seconds = float(answer.get("cpu", 0.0))
         output = np.frombuffer(answer["output"], dtype="<f8")
         return output.reshape(frame.height, answer["width"])
 

@@ -53,7 +53,9 @@ def main(argv: list[str]) -> int:
     _write(answers, msgspec.msgpack.encode(ready))
     decoder, encoder = msgspec.msgpack.Decoder(), msgspec.msgpack.Encoder()
     while (body := _read(requests)) is not None:
-        _write(answers, encoder.encode(_answer(predictor, decoder.decode(body))))
+        began_cpu = time.process_time()
+        answer = _answer(predictor, decoder.decode(body))
+        _write(answers, encoder.encode(answer | {"cpu": time.process_time() - began_cpu}))
     return 0
 
 
