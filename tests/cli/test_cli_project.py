@@ -11,7 +11,6 @@ import pytest
 
 from orrery.cli.sample import write_sample
 
-
 slow = pytest.mark.slow
 
 

@@ -268,7 +268,7 @@ class Training:
             [name, *(step for step in path if step != name)],
             inputs,
             self._params(),
-            Cache(Path(job.cache)),
+            Cache(Path(job.cache), f"{model.name}-{run}"),
             job.environment,
             lambda report: self._report(run, report),
         )
