@@ -34,6 +34,9 @@ METRICS = {
 }
 """Metrics that a gate can limit, by task."""
 
+RESERVED = frozenset(("api", "data", "docs", "git", "index", "issues", "mlflow", "reviews", "schema", "static"))
+"""Names that no model can have."""
+
 
 class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is predicted, for whom, and how a prediction finds its label."""
@@ -316,6 +319,8 @@ def _in_order(environments: dict[str, Environment]) -> dict[str, Environment]:
 def _check(spec: Spec, source: str) -> None:
     task = spec.model.task
     check_name(spec.model.name, "name of a model")
+    if spec.model.name in RESERVED:
+        raise NotUnderstood(f"{source}: a model cannot be called {spec.model.name!r}: a page has this address.")
     for dataset in spec.data.values():
         check_name(dataset, "name of a dataset")
     if spec.rollout.primary not in LOSSES[task]:

@@ -11,8 +11,10 @@ LEAST = 50
 
 
 def latency(evidence: Evidence) -> Verdict:
-    """Judge the 99th percentile of single rows in the candidate's own process, in processor time: the machine's other
-    work is not the model's fault."""
+    """Judge the 99th percentile of single rows in the candidate's own process.
+
+    It is processor time: the machine's other work is not the model's fault.
+    """
     if evidence.latencies is None or len(evidence.latencies) < LEAST:
         return Verdict(verdict="insufficient", why="Too few single rows were timed.")
     p50, p99 = (float(1000 * np.quantile(evidence.latencies, share)) for share in (0.5, 0.99))
