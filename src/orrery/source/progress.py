@@ -80,7 +80,7 @@ def follow(
                     say(line)
                 judged = judged or event.kind == "gated" or (event.kind == "failed" and event.data.get("final", True))
         now = time.monotonic()
-        if judged and now - heard > AFTERWARDS:
+        if judged and now - heard > AFTERWARDS and not _somebody_works(timeline, commit):
             return
         if now - started > longest:
             say(f"orrery: Still at work after {longest / 60:.0f} minutes; it goes on without this terminal.")
@@ -151,8 +151,9 @@ def _line(what: str, text: str, data: dict[str, Any]) -> str:
     return f"  {what:<13} {text:<48} {took}".rstrip()
 
 
-def _somebody_works(timeline: Timeline) -> bool:
-    """Whether any worker holds a lease."""
+def _somebody_works(timeline: Timeline, commit: str = "") -> bool:
+    """Whether any worker holds a lease; with a commit, one of an action on it, as its tests in an environment."""
+    query = sa.text("SELECT 1 FROM leases WHERE until > :now AND action LIKE :of")
     with timeline.reading() as connection:
-        held = connection.execute(sa.text("SELECT 1 FROM leases WHERE until > :now"), {"now": time.time()}).first()
+        held = connection.execute(query, {"now": time.time(), "of": f"%{commit}%"}).first()
     return held is not None
