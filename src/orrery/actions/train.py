@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path)
     finished = run_contained(
         [environment.python, "-m", "orrery.training.runner", out / "job.json"],
         cwd=out,
-        env={"PYTHONHASHSEED": "0", "MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow"},
+        env={"PYTHONHASHSEED": "0", **_threads(desk), "MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow"},
         limits=limits_of(spec, spec.resources.wall),
         log=out / "log.txt",
         expects=out / "result.json",
@@ -139,6 +140,12 @@ def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path)
         words = error.get("message") or finished.reason or "unknown"
         raise ProjectFailed(f"{step}{words}", output="\n".join(error.get("traceback") or []) or finished.tail)
     return result
+
+
+def _threads(desk: Desk) -> dict[str, str]:
+    """Return how many threads a training may use: workers train at the same time, and threads that wait spin."""
+    share = str(max(1, (os.cpu_count() or 1) // desk.settings.workers))
+    return {name: share for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 def _exported(desk: Desk, name: str, version: int, key: str) -> Path:

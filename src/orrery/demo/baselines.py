@@ -87,25 +87,34 @@ class Calendar:
         """Serve every day of the year by a policy."""
         outcome = Outcome(policy.name)
         pieces: list[pl.DataFrame] = []
-        model: Any = None
-        pipeline = self.pipelines["honest"]
-        repair = (1.0, 0.0)
-        for number, day in enumerate(self.served):
-            if model is None or (policy.every and number % policy.every == 0):
-                pipeline = self._newest_commit(day)
-                model, cost = self._train(pipeline, day, policy.window)
-                outcome.trainings += 1
-                outcome.promotions += number > 0
-                outcome.cpu_seconds += cost
-                repair = (1.0, 0.0)
-            elif policy.recalibrate and number % policy.recalibrate == 0:
-                repair = self._recalibrated(pieces, day)
-            requests = self.year.filter(pl.col("_day") == day).drop("_day", *flights.OUTCOMES)
-            raw = self._predict(pipeline, model, requests)
-            said = apply_platt(raw, *repair)
-            pieces.append(requests.select("flight_id", day=pl.lit(day), said=pl.Series(said), raw=pl.Series(raw)))
+        steps = range(0, len(self.served), policy.every or len(self.served))
+        for start in steps:
+            days = self.served[start : start + policy.every] if policy.every else self.served
+            pipeline = self._newest_commit(days[0])
+            model, cost = self._train(pipeline, days[0], policy.window)
+            outcome.trainings += 1
+            outcome.promotions += start > 0
+            outcome.cpu_seconds += cost
+            pieces.append(self._served(policy, pipeline, model, days))
         outcome.said = pl.concat(pieces).select("flight_id", "said")
         return outcome
+
+    def _served(self, policy: Policy, pipeline: Pipeline, model: Any, days: list[date]) -> pl.DataFrame:
+        """Return what one model says on the days until the next training, blindly recalibrated where asked for."""
+        rows = self.year.filter(pl.col("_day").is_between(days[0], days[-1]))
+        raw = self._predict(pipeline, model, rows.drop("_day", *flights.OUTCOMES))
+        answers = rows.select("flight_id", "_day", "late", raw=pl.Series(raw), said=pl.Series(raw))
+        if not policy.recalibrate:
+            return answers
+        parts = []
+        for number in range(0, len(days), policy.recalibrate):
+            part = answers.filter(pl.col("_day").is_between(days[number], days[: number + policy.recalibrate][-1]))
+            known = answers.filter(pl.col("_day") < days[number]).drop_nulls("late")
+            if known["late"].n_unique() == 2:
+                repair = platt(known["raw"].to_numpy(), known["late"].to_numpy().astype(float))
+                part = part.with_columns(said=pl.Series(apply_platt(part["raw"].to_numpy(), *repair)))
+            parts.append(part)
+        return pl.concat(parts)
 
     def _newest_commit(self, day: date) -> Pipeline:
         bad = flights.BAD_COMMIT <= day < flights.CORRECTION
@@ -133,15 +142,6 @@ class Calendar:
         features = pipeline.module.features(requests)
         probabilities: np.ndarray[Any, Any] = model.predict_proba(features)[:, 1]
         return probabilities
-
-    def _recalibrated(self, pieces: list[pl.DataFrame], day: date) -> tuple[float, float]:
-        """Fit Platt's two numbers blindly on the last 30 days since the last training's predictions began."""
-        recent = pl.concat(pieces[-30:]).join(
-            self.year.filter(pl.col("_day") < day).select("flight_id", "late").drop_nulls(), on="flight_id"
-        )
-        if recent["late"].n_unique() < 2:
-            return (1.0, 0.0)
-        return platt(recent["raw"].to_numpy(), recent["late"].to_numpy().astype(float))
 
 
 def play_all(

@@ -135,9 +135,10 @@ def _play_baselines(
     path: Path, project: Path, bad: Path, cache: Path, served: list[date], incidents: bool
 ) -> list[Row]:
     """Run in a process of its own, behind the replay."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # two idle-waiting threads behind a busy replay would cost it a core
+    os.nice(10)
     from orrery.demo.baselines import play_all
 
-    os.nice(10)
     truth = pl.read_parquet(path)
     return [
         of_baseline(outcome, truth, incidents)
@@ -197,7 +198,7 @@ def _stop(platform: subprocess.Popen[bytes]) -> None:
 def _say(rows: list[Row], began: float) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     console.print()
     console.print(table(rows))
     for sentence in verdicts(rows):

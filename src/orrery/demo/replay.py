@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -71,7 +72,8 @@ class Replay:
                 actor="feed",
                 key=f"{model.dataset}-first",
             )
-            self.push(model)
+        with ThreadPoolExecutor(len(self.models)) as pool:
+            list(pool.map(self.push, self.models))
         self.settle()
         for model in self.models:
             (waiting,) = {version.number for version, _, _ in self.orrery.model(model.name).waiting()}
