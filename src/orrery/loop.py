@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+from orrery.review.issues import settled
 from orrery.rollout.moves import next_moves
 from orrery.timeline.state import DataState, ModelState
 from orrery.triggers.due import due
@@ -40,6 +41,7 @@ def decide(model: ModelState, data: DataState, now: datetime) -> list[Action]:
         *_looks(model, now),
         *_comparisons(model),
         *_purges(model),
+        *settled(model),
     ]
 
 

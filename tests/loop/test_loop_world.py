@@ -211,6 +211,22 @@ def test_a_rejection_opens_an_issue_and_ends_the_way() -> None:
         world.approve(1)
 
 
+def test_issues_close_when_their_cause_is_gone() -> None:
+    world = World(refuse={2})
+    world.first_champion()
+    world.push("bbb")
+    world.settle()
+    facts = {"issue": "x", "title": "refused", "owner": "nora"}
+    draft = Draft(kind="issue_opened", actor="orrery/gates", why="refused", model="tides", version=2, data=facts)
+    world.append([draft])
+    world.pass_days(2)
+    assert world.model.issues["x"].closed is None
+    world.alarm(answer="refresh")
+    world.settle()
+    assert world.model.issues["x"].closed is not None
+    assert [event.why for event in world.events if event.kind == "issue_closed"] == ["Version 3 took over since."]
+
+
 def test_new_code_is_proven_in_shadow_and_the_loser_guards() -> None:
     world = World()
     world.first_champion()

@@ -18,7 +18,7 @@ from orrery.spec import Spec
 from orrery.timeline.event import Event
 from orrery.types import PRODUCTION, parse_instant
 
-FORM = 1
+FORM = 2
 """Raise it when the meaning of a stored state changes: older ones are then folded anew."""
 
 
@@ -149,6 +149,7 @@ class Issue(msgspec.Struct, kw_only=True):
     title: str
     owner: str
     version: int | None
+    opened_by: str = ""
     closed: datetime | None = None
 
 
@@ -475,6 +476,7 @@ def _issue_opened(state: ModelState, event: Event) -> None:
         title=event.data.get("title", event.why),
         owner=event.data.get("owner", ""),
         version=event.version,
+        opened_by=event.actor,
     )
 
 

@@ -7,6 +7,7 @@ away changes nothing but the time the next reader takes.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain
 from typing import TypeVar
@@ -15,6 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from orrery.errors import NotFound
+from orrery.timeline.event import Event
 from orrery.timeline.state import FORM, DataState, ModelState, fold, fold_data
 from orrery.timeline.store import Timeline
 
@@ -36,7 +38,7 @@ class States:
         self.timeline = timeline
         self._models: dict[str, ModelState] = {}
         self._data: DataState | None = None
-        self._stored: dict[str, int] = {}
+        self._folded: dict[str, int] = {}
         self._lock = threading.RLock()
 
     def model(self, name: str) -> ModelState:
@@ -49,7 +51,7 @@ class States:
         """
         with self._lock:
             state = self._models.get(name) or self._load(name, ModelState) or ModelState(name=name)
-            news = self.timeline.read(name, after=state.seq)
+            news = self._news(name, state.seq)
             if (first := next(news, None)) is not None:
                 state = fold(_own(state), chain([first], news))
             if not state.seq:
@@ -62,7 +64,7 @@ class States:
         """Return the state of all datasets. Do not change it."""
         with self._lock:
             state = self._data or self._load("", DataState) or DataState()
-            news = self.timeline.read("", after=state.seq)
+            news = self._news("", state.seq)
             if (first := next(news, None)) is not None:
                 state = fold_data(_own(state), chain([first], news))
             self._data = state
@@ -78,7 +80,7 @@ class States:
         with self._lock:
             with self.timeline.engine.begin() as connection:
                 connection.execute(sa.delete(_states))
-            self._models, self._data, self._stored = {}, None, {}
+            self._models, self._data, self._folded = {}, None, {}
 
     def _load(self, name: str, kind: type[States_]) -> States_ | None:
         with self.timeline.reading() as connection:
@@ -91,17 +93,22 @@ class States:
             state = msgspec.msgpack.decode(row.body, type=kind)
         except msgspec.DecodeError:
             return None
-        self._stored[name] = row.seq
         return state
 
+    def _news(self, name: str, after: int) -> Iterator[Event]:
+        """Read on, and count: a state is stored again for its own events, not for what happened to other models."""
+        for event in self.timeline.read(name, after=after):
+            self._folded[name] = self._folded.get(name, 0) + 1
+            yield event
+
     def _store(self, name: str, state: ModelState | DataState) -> None:
-        if state.seq - self._stored.get(name, 0) < _STORE_AFTER:
+        if self._folded.get(name, 0) < _STORE_AFTER:
             return
         body = msgspec.msgpack.encode(state)
         with self.timeline.engine.begin() as connection:
             connection.execute(sa.delete(_states).where(_states.c.model == name))
             connection.execute(sa.insert(_states).values(model=name, seq=state.seq, form=FORM, body=body))
-        self._stored[name] = state.seq
+        self._folded[name] = 0
 
 
 def _own(state: States_) -> States_:

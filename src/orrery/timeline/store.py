@@ -47,6 +47,16 @@ events = sa.Table(
     sa.Index("events_of_kind", "model", "kind", "seq"),
 )
 
+_MODELS = """
+WITH RECURSIVE names (model) AS (
+    SELECT min(model) FROM events
+    UNION ALL
+    SELECT (SELECT min(events.model) FROM events WHERE events.model > names.model) FROM names WHERE model IS NOT NULL
+)
+SELECT model FROM names WHERE model IS NOT NULL
+"""
+"""Every name in order, one step in the index for each: DISTINCT would pass over all events."""
+
 _CHAIN_LOCK = 0x6F727265  # an arbitrary constant: all writers of one PostgreSQL database ask for the same lock
 
 
@@ -221,8 +231,7 @@ class Timeline:
     def models(self) -> list[str]:
         """Return the names of all models that have events."""
         with self.reading() as connection:
-            rows = connection.execute(sa.select(events.c.model).distinct().order_by(events.c.model))
-            return [row.model for row in rows if row.model]
+            return [row.model for row in connection.execute(sa.text(_MODELS)) if row.model]
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
