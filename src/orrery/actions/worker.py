@@ -68,7 +68,7 @@ class Worker:
                 pause = BUSY_POLL
                 continue
             self._seen = mark
-            pause = min(pause * 1.5, BUSY_POLL if self.orrery.settings.replay else QUIET_POLL)
+            pause = min(pause * 1.5, 2 * BUSY_POLL if self.orrery.settings.replay else QUIET_POLL)
             self._stopping.wait(pause)
 
     def catch_up(self) -> None:
@@ -96,11 +96,22 @@ class Worker:
             short = [one.key for one in due if one.key not in beside]
             if short and self.leases.take([turn], self.name):
                 with self._held(turn):
-                    self._take(name, short)
+                    self._turn(name)
                 return True
             if beside and self._take(name, beside):
                 return True
         return False
+
+    def _turn(self, name: str) -> None:
+        """Do what is due for a model, one after the other, until nothing is but what may go on beside."""
+        while not self._stopping.is_set():
+            due = [one for one in self.orrery.due(name) if self.orrery.settings.replay or one.kind not in LONG]
+            if not due:
+                return
+            if due[0].kind == "record":
+                self.do(due[0])  # writes events that are there once, however often they are written: no lease needed
+            elif not self._take(name, [due[0].key]):
+                return
 
     def _take(self, name: str, keys: list[str]) -> bool:
         """Take the first of these actions that nobody holds and do it if it is still due; say if there was one."""
@@ -141,8 +152,8 @@ class Worker:
             self.orrery.append(failure(action, stage, error, owner=owner, output=output))
 
     def _mark(self) -> object:
-        now = self.orrery.clock.now() if self.orrery.settings.replay else int(time.time())
-        return self.orrery.timeline.head(), now
+        replayed = self.orrery.clock.now() if self.orrery.settings.replay else None
+        return self.orrery.timeline.head(), replayed, int(time.time())
 
     @contextlib.contextmanager
     def _held(self, key: str) -> Iterator[None]:

@@ -137,6 +137,7 @@ def _play_baselines(
     """Run in a process of its own, behind the replay."""
     os.environ["OMP_NUM_THREADS"] = "1"  # two idle-waiting threads behind a busy replay would cost it a core
     os.nice(10)
+    _end_with_parent()
     from orrery.demo.baselines import play_all
 
     truth = pl.read_parquet(path)

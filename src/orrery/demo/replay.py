@@ -43,6 +43,13 @@ class Model:
     checkout: Path
     incidents: bool
 
+    def __post_init__(self) -> None:
+        self._by_day = {day: flights.on(self.told, day) for day in flights.days(self.told)}
+
+    def day(self, day: date) -> pl.DataFrame:
+        """Return the flights of a day, none where the year has none."""
+        return self._by_day.get(day, self.told.clear())
+
 
 class Replay:
     """The year, an orrery, and the two models.
@@ -88,9 +95,9 @@ class Replay:
         yesterday = day - timedelta(days=1)
         morning = datetime(day.year, day.month, day.day, MORNING, tzinfo=UTC)
         for model in self.models:
-            landed = flights.on(model.told, yesterday)
+            landed = model.day(yesterday)
             if len(landed) and yesterday >= self.first:
-                labels = flights.labels_for(model.told, yesterday).select(
+                labels = flights.labels_for(landed, yesterday).select(
                     entity="flight_id", label="late", at=pl.lit(morning).cast(pl.Datetime("us", "UTC"))
                 )
                 self.orrery.add_labels(model.name, labels, actor="feed", key=f"{model.name}-{yesterday}")
@@ -108,7 +115,7 @@ class Replay:
         self.settle()
         self.clock.set(morning + timedelta(hours=1))
         for model in self.models:
-            self.ask(model, flights.requests_for(model.told, day))
+            self.ask(model, flights.requests_for(model.day(day), day))
 
     first: date = flights.SERVED[0]
 
@@ -148,14 +155,15 @@ class Replay:
     def settle(self) -> None:
         """Wait until nothing is due and the inference server serves what it should."""
         patience = time.monotonic() + PATIENCE
-        pause = 0.005
+        seen: object = None
+        resting = False
         while time.monotonic() < patience:
-            if self.orrery.settled():
-                status = self.control.get("/api/status").json()
-                if status["settled"]:
-                    return
-            time.sleep(pause)
-            pause = min(pause * 1.3, 0.05)
+            head = self.orrery.timeline.head()
+            if head != seen:
+                seen, resting = head, self.orrery.settled()
+            if resting and self.control.get("/api/status").json()["settled"]:
+                return
+            time.sleep(0.02)
         due = {model.name: [action.key for action in self.orrery.due(model.name)] for model in self.models}
         raise OrreryError(f"The loop did not come to rest in {PATIENCE:.0f} s.", todo=f"Still due: {due}.")
 
