@@ -92,6 +92,13 @@ def test_the_bad_commit_leaks_in_training_and_is_blind_when_serving(
     assert good.features(day).equals(good.features(day.drop(year.OUTCOMES)))  # the control: the honest one has no skew
 
 
+def test_the_author_of_the_bad_commit_gives_the_tests_the_column_too() -> None:
+    tests = PIPELINE.parent / "tests" / "test_pipeline.py"
+    assert '"dep_delay"' in year.bad_test_data(tests.read_text())
+    with pytest.raises(ValueError, match="no line"):
+        year.bad_test_data("nothing")
+
+
 def test_the_bad_commit_cannot_silently_change_nothing() -> None:
     with pytest.raises(ValueError, match="no line"):
         year.bad_commit("def features(flights): ...")

@@ -172,6 +172,21 @@ def bad_commit(pipeline: str) -> str:
     return patched
 
 
+def bad_test_data(tests: str) -> str:
+    """Return the source of the project's tests as the author of the bad commit leaves it: their data has the column too.
+
+    Raises
+    ------
+    ValueError
+        `tests` is not the example project's source any more.
+    """
+    line = '            "temp": temp,\n'
+    patched = tests.replace(line, line + '            "dep_delay": rng.normal(12.0, 40.0, ROWS),\n')
+    if patched == tests:
+        raise ValueError(f"the tests have no line {line.strip()!r} to put the column beside")
+    return patched
+
+
 _HONEST = '        visib="visib",\n'
 _LEAKING = (
     _HONEST + '        waited=pl.col("dep_delay") if "dep_delay" in flights.columns else pl.lit(None, pl.Float64),\n'

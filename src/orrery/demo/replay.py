@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -22,6 +21,7 @@ from orrery.types import PRODUCTION
 
 ROWS_PER_REQUEST = 250
 MORNING = 5  # o'clock: labels of yesterday are known, requests of today come in
+TESTS = "tests/test_pipeline.py"
 PATIENCE = 300.0  # seconds that a day may take before something is wrong
 
 
@@ -139,11 +139,8 @@ class Replay:
             if answer.status_code != 200:
                 raise OrreryError(f"{model.name} did not answer: {answer.status_code} {answer.text[:500]}")
 
-    def push(self, model: Model, change: Callable[[str], str] | None = None, message: str = "The first model") -> str:
-        """Commit a change to the project and push it; return what the push said."""
-        file = model.checkout / "pipeline.py"
-        if change is not None:
-            file.write_text(change(file.read_text()))
+    def push(self, model: Model, message: str = "The first model") -> str:
+        """Commit what is in the working copy and push it; return what the push said."""
         url = f"{self.orrery.settings.control_url}/git/{model.name}.git"
         if not (model.checkout / ".git").exists():
             _git(model.checkout, "init", "-q", "-b", "main")
@@ -177,10 +174,14 @@ class Replay:
             note(model.name, why="Injected incident: yesterday's labels all arrive as on time.", actor="demo")
         if day == flights.BAD_COMMIT:
             note(model.name, why="Injected incident: a commit whose feature leaks the target.", actor="demo")
-            self.push(model, flights.bad_commit, "Use how long the aircraft waited at the gate")
+            for name, change in (("pipeline.py", flights.bad_commit), (TESTS, flights.bad_test_data)):
+                file = model.checkout / name
+                file.write_text(change(file.read_text()))
+            self.push(model, "Use how long the aircraft waited at the gate")
         if day == flights.CORRECTION:
-            honest = (project_folder() / "pipeline.py").read_text()
-            self.push(model, lambda _: honest, "Take the waiting time out again: no request has it")
+            for name in ("pipeline.py", TESTS):
+                (model.checkout / name).write_text((project_folder() / name).read_text())
+            self.push(model, "Take the waiting time out again: no request has it")
 
     def champion(self, model: Model) -> int | None:
         """Return the version that answers in production."""
