@@ -173,7 +173,7 @@ def bad_commit(pipeline: str) -> str:
 
 
 def bad_test_data(tests: str) -> str:
-    """Return the source of the project's tests as the author of the bad commit leaves it: their data has the column too.
+    """Return the source of the tests as the author of the bad commit leaves it: their data has the column too.
 
     Raises
     ------

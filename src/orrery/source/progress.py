@@ -58,7 +58,7 @@ def follow(
     quiet: float,
     longest: float = LONGEST,
 ) -> None:
-    """Print a line for each step of a pushed commit, until it is judged.
+    """Print a line for each step of a pushed commit, until it is judged, fails or waits for a dataset.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def follow(
                 heard = time.monotonic()
                 for line in lines_of(event, address):
                     say(line)
-                judged = judged or event.kind == "gated" or (event.kind == "failed" and event.data.get("final", True))
+                judged = judged or _ends(event)
         now = time.monotonic()
         if judged and now - heard > AFTERWARDS and not _somebody_works(timeline, commit):
             return
@@ -115,6 +115,8 @@ def lines_of(event: Event, address: str) -> Iterator[str]:
             yield _line(first, event.why, {})
         if not data.get("passed"):
             yield _line("", f"evidence: {address}", {})
+    elif event.kind == "not_triggered":
+        yield _line("WAITS", event.why, {})
     elif event.kind == "failed":
         yield _line("FAILED", event.why, {})
         for line in str(data.get("output") or "").strip().splitlines()[-15:]:
@@ -122,6 +124,11 @@ def lines_of(event: Event, address: str) -> Iterator[str]:
         yield _line("", f"all of it: {address}", {})
     elif event.kind in ("promoted", "review_requested", "issue_opened", "challenged"):
         yield _line(f"version {event.version}" if event.version else "", event.why, {})
+
+
+def _ends(event: Event) -> bool:
+    """Whether nothing more comes of a commit by itself: it is judged, it failed, or it waits for its data."""
+    return event.kind in ("gated", "not_triggered") or (event.kind == "failed" and event.data.get("final", True))
 
 
 class _Theirs:
