@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,6 +138,8 @@ class Table:
         ------
         Conflict
             If others were faster dozens of times in a row.
+        OSError
+            If the disk is full, or the system refuses otherwise.
         """
         for attempt in range(_ATTEMPTS):
             with self._mutex, self._turn():
@@ -150,10 +153,11 @@ class Table:
                         self._commit(table, write)
                         return
                     self._create(write.frame.schema)  # and decide anew: somebody may have made it, and more
-                except CommitFailedError as error:
-                    if "ransaction" not in str(error) and "changed" not in str(error):
-                        raise
+                except DeltaError as error:
                     self._open = None
+                    lost = isinstance(error, CommitFailedError)
+                    if not lost or ("ransaction" not in str(error) and "changed" not in str(error)):
+                        raise _of_the_system(error, self.uri) from None
                 finally:
                     self._deciding = False
             time.sleep(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
@@ -308,3 +312,9 @@ def fit(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], what: str) -> pl
 
 def _same(left: pl.Series, right: pl.Series) -> bool:
     return bool((left.cast(pl.Float64) == right.cast(pl.Float64)).all())
+
+
+def _of_the_system(error: DeltaError, place: str) -> Exception:
+    """Return what the operating system said, where the library only has it in words; else the error as it is."""
+    said = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(said[1]), os.strerror(int(said[1])), place) if said else error
