@@ -13,8 +13,10 @@ def judge(evidence: Evidence) -> dict[str, Verdict]:
     """
     spec = evidence.spec
     verdicts: dict[str, Verdict] = {}
-    if not quality.outputs_finite(evidence.outputs):
-        return {"output": Verdict(verdict="refused", why="Some outputs are not numbers.")}
+    if broken := quality.rows_not_finite(evidence.outputs):
+        numbers = {"broken": broken, "rows": len(evidence.outputs)}
+        why = f"The outputs of {broken} of {len(evidence.outputs)} rows are no finite numbers."
+        return {"output": Verdict(verdict="refused", why=why, numbers=numbers)}
     for name, limit in spec.gates.metrics.items():
         verdicts[name] = quality.judge(name, limit, evidence)
     for name, found in (

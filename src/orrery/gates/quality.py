@@ -12,7 +12,7 @@ from orrery.spec import Limit
 from orrery.stats import paired_interval
 from orrery.stats.checks import FloatArray
 from orrery.stats.intervals import Interval
-from orrery.stats.measure import higher_is_better, metric, row_losses
+from orrery.stats.measure import higher_is_better, metric, row_values
 
 LEAST = 50  # rows below which a metric decides nothing
 
@@ -27,9 +27,13 @@ def judge(name: str, limit: Limit, evidence: Evidence) -> Verdict:
     value = metric(name, evidence.outputs, evidence.labels)
     numbers: dict[str, object] = {"value": value, "rows": len(evidence.labels)}
     if len(evidence.labels) < LEAST or math.isnan(value):
+        rows = f"{name} on {len(evidence.labels)} untouched rows"
+        few = len(evidence.labels) < LEAST
         return Verdict(
             verdict="insufficient",
-            why=f"{name} on {len(evidence.labels)} untouched rows says nothing; {LEAST} are asked for.",
+            why=f"{rows} says nothing; {LEAST} are asked for."
+            if few
+            else f"{rows} is undefined: all labels are equal.",
             numbers={"rows": len(evidence.labels)},
         )
     words = f"{name} {value:.4g}"
@@ -49,16 +53,15 @@ def judge(name: str, limit: Limit, evidence: Evidence) -> Verdict:
 
 
 def compare(name: str, evidence: Evidence) -> tuple[Interval, dict[str, float]]:
-    """Return the gain over the champion (positive is better) with its interval, and the numbers for the record."""
+    """Return the gain over the champion (positive is better) with its interval, and the numbers for the record.
+
+    All are in the unit of the metric.
+    """
     assert evidence.champion is not None
-    loss = name
-    if higher_is_better(name):
-        loss = "zero_one" if name == "accuracy" else "brier" if name == "auc" else "squared_error"
-    mine = row_losses(loss, evidence.outputs, evidence.labels)
-    theirs = row_losses(loss, evidence.champion, evidence.labels)
-    gain = paired_interval(theirs - mine, blocks=enough_blocks(evidence.blocks))
-    champion = metric(name, evidence.champion, evidence.labels)
-    return gain, {"champion": champion, "gain": gain.estimate, "low": gain.low, "high": gain.high}
+    mine, theirs = (row_values(name, outputs, evidence.labels) for outputs in (evidence.outputs, evidence.champion))
+    better = mine - theirs if higher_is_better(name) else theirs - mine
+    gain = paired_interval(better, blocks=enough_blocks(evidence.blocks))
+    return gain, {"champion": float(theirs.mean()), "gain": gain.estimate, "low": gain.low, "high": gain.high}
 
 
 def enough_blocks(blocks: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any] | None:
@@ -72,6 +75,6 @@ def gain_in_words(gain: Interval) -> str:
     return f"{side} by {abs(gain.estimate):.4g} [{gain.low:.4g}, {gain.high:.4g}]"
 
 
-def outputs_finite(outputs: FloatArray) -> bool:
-    """Say whether every output is a number."""
-    return bool(np.isfinite(outputs).all())
+def rows_not_finite(outputs: FloatArray) -> int:
+    """Return how many rows have an output that is no finite number."""
+    return int((~np.isfinite(outputs)).any(axis=1).sum())

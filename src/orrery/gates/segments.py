@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from orrery.gates.quality import enough_blocks
 from orrery.gates.verdict import Evidence, Verdict
 from orrery.stats import paired_interval
-from orrery.stats.measure import row_losses
+from orrery.stats.measure import higher_is_better, row_losses, row_values
 
 
 def judge(evidence: Evidence) -> Verdict | None:
     """Judge every group of the project's segments; None where it names none.
 
     A group of fewer than ``min_rows`` rows is named as insufficient, never passed in silence. A group is refused when
-    its mean loss is above the limit and its 95 % interval is too, or when it is worse than under the champion by more
-    than the margin with certainty at 5 % over all groups together (Bonferroni).
+    its metric is on the wrong side of the limit and its 95 % interval is too, or when it is worse than under the
+    champion by more than the margin with certainty at 5 % over all groups together (Bonferroni). Intervals are over
+    independent blocks where the rows come in blocks.
     """
     rules = evidence.spec.gates.segments
     columns = [name for name in rules.by if name in evidence.rows.columns]
@@ -33,14 +35,15 @@ def judge(evidence: Evidence) -> Verdict | None:
     refused: list[str] = []
     table: list[dict[str, Any]] = []
     for column, value, rows in judged:
-        words, facts = _one(evidence, rows, 0.05 / max(len(judged), 1))
+        words, facts, undefined = _one(evidence, rows, 0.05 / max(len(judged), 1))
+        small += [f"{column}={value} ({metric} undefined)" for metric in undefined]
         table.append({"segment": f"{column}={value}", "rows": len(rows), **facts})
         refused += [f"{column}={value} {word}" for word in words]
     numbers = {"segments": table, "insufficient": small}
     if refused:
         return Verdict(verdict="refused", why=f"{'; '.join(refused[:5])}.", numbers=numbers)
     tail = (
-        f" {len(small)} too small to tell: {', '.join(small[:5])}{' ...' if len(small) > 5 else ''}." if small else ""
+        f" {len(small)} too little to tell: {', '.join(small[:5])}{' ...' if len(small) > 5 else ''}." if small else ""
     )
     if not judged:
         return Verdict(verdict="insufficient", why=f"No segment has {rules.min_rows} rows.{tail}", numbers=numbers)
@@ -55,21 +58,32 @@ def _groups(rows: pl.DataFrame, column: str) -> list[tuple[str, np.ndarray[Any, 
     return [(value, np.asarray(index)) for value, index in grouped.iter_rows()]
 
 
-def _one(evidence: Evidence, rows: np.ndarray[Any, Any], alpha: float) -> tuple[list[str], dict[str, float]]:
+def _one(
+    evidence: Evidence, rows: np.ndarray[Any, Any], alpha: float
+) -> tuple[list[str], dict[str, float | None], list[str]]:
+    """Return why a group is refused, its numbers, and the metrics that are undefined on it."""
     rules, primary = evidence.spec.gates.segments, evidence.spec.rollout.primary
     refused: list[str] = []
+    undefined: list[str] = []
     labels, outputs = evidence.labels[rows], evidence.outputs[rows]
+    blocks = None if evidence.blocks is None else enough_blocks(evidence.blocks[rows])
     mine = row_losses(primary, outputs, labels)
-    facts = {"loss": float(mine.mean())}
+    facts: dict[str, float | None] = {"loss": float(mine.mean())}
     for metric, limit in rules.worst.items():
-        losses = row_losses(metric, outputs, labels)
-        low = paired_interval(losses).low
-        if losses.mean() > limit and (math.isnan(low) or low > limit):
-            refused.append(f"{metric} {losses.mean():.4g} > {limit:g} (n={len(rows)})")
+        values = row_values(metric, outputs, labels)
+        if not np.isfinite(values).all():
+            undefined.append(metric)
+            continue
+        over = limit - values if higher_is_better(metric) else values - limit
+        if paired_interval(over, blocks=blocks).low > 0:
+            sign = "<" if higher_is_better(metric) else ">"
+            refused.append(f"{metric} {values.mean():.4g} {sign} {limit:g} (n={len(rows)})")
     if evidence.champion is not None:
         theirs = row_losses(primary, evidence.champion[rows], labels)
-        gain = paired_interval(theirs - mine, alpha=alpha)
-        facts |= {"champion": float(theirs.mean()), "gain": gain.estimate, "low": gain.low, "high": gain.high}
+        gain = paired_interval(theirs - mine, alpha=alpha, blocks=blocks)
+        ends = {"low": gain.low, "high": gain.high}
+        facts |= {"champion": float(theirs.mean()), "gain": gain.estimate}
+        facts |= {name: end if math.isfinite(end) else None for name, end in ends.items()}
         if gain.high < -rules.margin:
             refused.append(f"worse than the champion by {-gain.estimate:.4g} [{-gain.high:.4g}, {-gain.low:.4g}]")
-    return refused, facts
+    return refused, facts, undefined

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from orrery.gates.verdict import Evidence, Verdict
@@ -16,7 +18,12 @@ def latency(evidence: Evidence) -> Verdict:
     It is processor time: the machine's other work is not the model's fault.
     """
     if evidence.latencies is None or len(evidence.latencies) < LEAST:
-        return Verdict(verdict="insufficient", why="Too few single rows were timed.")
+        timed = 0 if evidence.latencies is None else len(evidence.latencies)
+        return Verdict(
+            verdict="insufficient",
+            why=f"Only {timed} single rows were timed; {LEAST} are asked for.",
+            numbers={"rows": timed},
+        )
     p50, p99 = (float(1000 * np.quantile(evidence.latencies, share)) for share in (0.5, 0.99))
     limit = evidence.spec.gates.latency.p99_ms
     why = f"One row takes {p50:.1f} ms of processor time, 99 of 100 at most {p99:.1f} ms; the limit is {limit:g} ms."
@@ -36,7 +43,8 @@ def skew(evidence: Evidence) -> Verdict | None:
     if len(logged) < LEAST:
         return Verdict(
             verdict="insufficient",
-            why=f"Only {len(logged)} logged requests have their row in the dataset; {LEAST} asked.",
+            why=f"Only {len(logged)} logged requests have their row in the dataset; {LEAST} are asked for.",
+            numbers={"requests": len(logged)},
         )
     difference = np.abs(logged - known).max(axis=1)
     share = float((difference > SKEW).mean())
@@ -64,11 +72,17 @@ def row_wise(evidence: Evidence) -> Verdict | None:
         )
     if evidence.row_wise is None:
         return None
-    if evidence.row_wise > SKEW:
+    if not evidence.row_wise <= SKEW:
+        finite = math.isfinite(evidence.row_wise)  # else there are others, or another number of them
+        how = f"change by up to {evidence.row_wise:.3g}" if finite else "are others"
         return Verdict(
             verdict="refused",
-            why=f"Features of a row change by up to {evidence.row_wise:.3g} with the rows beside it: serving would "
+            why=f"Features of a row {how} with the rows beside it: serving would "
             "differ from training. Keep what is learned from many rows in a step named in [pipeline] keep.",
-            numbers={"difference": evidence.row_wise},
+            numbers={"difference": evidence.row_wise if finite else None},
         )
-    return Verdict(verdict="passed", why="Features of a row depend on that row alone.")
+    return Verdict(
+        verdict="passed",
+        why=f"Features of a row depend on that row alone: they differ by {evidence.row_wise:.3g} at most.",
+        numbers={"difference": evidence.row_wise},
+    )

@@ -55,6 +55,11 @@ def row_losses(name: str, outputs: FloatArray, labels: FloatArray, *, cap: float
     outputs : shape (rows, k): probability of class 1 (k = 1), of each class, or the predicted value (k = 1).
     labels : of :func:`encode`, shape (rows,).
     cap : largest loss of a row, in the unit of the loss; a decision needs one.
+
+    Raises
+    ------
+    NotUnderstood
+        If there is no such loss (an area, for instance, is none of a single row), or a number is not finite.
     """
     flat = outputs[:, 0] if outputs.shape[1] == 1 else outputs
     if name == "log_loss":
@@ -64,7 +69,11 @@ def row_losses(name: str, outputs: FloatArray, labels: FloatArray, *, cap: float
     if name == "zero_one":
         classes = (flat >= 0.5).astype(np.float64) if flat.ndim == 1 else flat.argmax(axis=1).astype(np.float64)
         return zero_one(classes, labels)
-    return absolute_error(flat, labels, cap) if name == "absolute_error" else squared_error(flat, labels, cap)
+    if name == "absolute_error":
+        return absolute_error(flat, labels, cap)
+    if name == "squared_error":
+        return squared_error(flat, labels, cap)
+    raise NotUnderstood(f"{name!r} is no loss of a row.")
 
 
 def bound_of(name: str, scale: float = 1.0) -> float:
@@ -86,16 +95,33 @@ def metric(name: str, outputs: FloatArray, labels: FloatArray) -> float:
     >>> metric("auc", np.array([[0.1], [0.4], [0.8]]), np.array([0.0, 0.0, 1.0]))
     1.0
     """
-    if len(labels) == 0:
-        return math.nan
+    return float(row_values(name, outputs, labels).mean()) if len(labels) else math.nan
+
+
+def row_values(name: str, outputs: FloatArray, labels: FloatArray) -> FloatArray:
+    """Return what each row adds to a metric, shape (rows,): their mean is the metric, in its own unit.
+
+    So the difference of two models has an interval in the unit of the metric, for the area and r2 too. The rows of an
+    area are its structural components: the variance of their mean is DeLong's. All nan where it is undefined.
+
+    References
+    ----------
+    DeLong, DeLong, Clarke-Pearson 1988, "Comparing the areas under two or more correlated ROC curves".
+
+    Examples
+    --------
+    >>> row_values("r2", np.array([[1.0], [2.0]]), np.array([1.0, 3.0])).tolist()
+    [1.0, 0.0]
+    """
     if name == "accuracy":
-        return 1.0 - float(row_losses("zero_one", outputs, labels).mean())
+        return np.asarray(1.0 - row_losses("zero_one", outputs, labels))
     if name == "auc":
-        return _area(outputs[:, 0], labels)
+        return _area_components(outputs[:, 0], labels)
     if name == "r2":
-        spread = float(((labels - labels.mean()) ** 2).sum())
-        return 1.0 - float(((outputs[:, 0] - labels) ** 2).sum()) / spread if spread else math.nan
-    return float(row_losses(name, outputs, labels).mean())
+        spread = float(labels.var())
+        errors = row_losses("squared_error", outputs, labels)
+        return np.asarray(1.0 - errors / spread) if spread else np.full(len(labels), math.nan)
+    return row_losses(name, outputs, labels)
 
 
 def higher_is_better(name: str) -> bool:
@@ -103,15 +129,20 @@ def higher_is_better(name: str) -> bool:
     return name in ("accuracy", "auc", "r2")
 
 
-def _area(scores: FloatArray, labels: FloatArray) -> float:
+def _area_components(scores: FloatArray, labels: FloatArray) -> FloatArray:
     from scipy.stats import rankdata
 
     positive = labels == 1
     n, m = int(positive.sum()), int((~positive).sum())
     if not n or not m:
-        return math.nan
+        return np.full(len(labels), math.nan)
     ranks: npt.NDArray[np.float64] = rankdata(scores)
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
+    beaten = np.empty(len(scores))  # for a positive the share of negatives below it, for a negative of positives above
+    beaten[positive] = (ranks[positive] - rankdata(scores[positive])) / m
+    beaten[~positive] = 1.0 - (ranks[~positive] - rankdata(scores[~positive])) / n
+    area = float(beaten[positive].mean())
+    weight = np.where(positive, len(scores) / n, len(scores) / m)
+    return np.asarray(area + weight * (beaten - area))
 
 
 def _plain(value: Any) -> Any:
