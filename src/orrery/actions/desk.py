@@ -17,7 +17,7 @@ from orrery.timeline.event import Draft
 from orrery.timeline.state import Commit, ModelState, Version
 from orrery.types import digest, parse_duration
 from orrery.workers.action import Action
-from orrery.workers.contained import Limits
+from orrery.workers.contained import Limits, harmless
 
 if TYPE_CHECKING:
     from orrery.registry.versions import Registry
@@ -85,7 +85,7 @@ class Desk:
         """Start a version in a process of its own."""
         python = self.python_of(model.commits[version.commit])
         argv = [python, "-m", "orrery.pipeline.host", str(self.artifact(version)), "--which", which]
-        return ModelProcess(argv)
+        return ModelProcess(argv, env=harmless())
 
     def keep(self, value: Any) -> str:
         """Store a value by its content and return its digest."""

@@ -35,21 +35,21 @@ def gate(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     rows = pl.read_parquet(folder / "holdout.parquet")
     manifest = read_manifest(desk.artifact(version))
     champion = model.champion()
-    latencies, replayed = None, None
-    if version.change != "repair":
-        with desk.model_process(model, version, "probe") as process:
-            latencies = _timed(process, rows)
-            replayed = _replayed(desk, model, version, process, rows) if champion else None
+    answers = _Answers()
+    if version.change == "repair":  # its process is that of the version it repairs, and what both say is known
+        answers.champion = np.load(folder / "champion_output.npy")
+    else:
+        answers = _asked(desk, model, version, rows)
     evidence = Evidence(
         spec=spec,
         rows=rows,
         labels=encode(rows[spec.model.target].to_list(), manifest.classes),
         outputs=np.load(folder / "probe_output.npy"),
-        champion=_champion_outputs(desk, model, version, rows) if champion else None,
+        champion=answers.champion,
         champion_name=f"version {champion.number}" if champion else "champion",
         blocks=_blocks(rows, spec.model.time),
-        latencies=latencies,
-        replayed=replayed,
+        latencies=answers.latencies,
+        replayed=answers.replayed,
         row_wise=version.facts.get("row_wise"),
         uses_target=tuple(version.facts.get("uses_target") or ()),
     )
@@ -85,22 +85,43 @@ def gate(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     return drafts
 
 
-def _champion_outputs(desk: Desk, model: ModelState, version: Version, rows: pl.DataFrame) -> FloatArray | None:
-    """Return the champion's outputs on rows that it has not seen either; None where there is no such model of it."""
+class _Answers(msgspec.Struct):
+    """What the candidate and the champion say when they are asked."""
+
+    champion: FloatArray | None = None
+    latencies: FloatArray | None = None
+    replayed: tuple[FloatArray, FloatArray, list[str]] | None = None
+
+
+def _asked(desk: Desk, model: ModelState, version: Version, rows: pl.DataFrame) -> _Answers:
+    """Ask the candidate for single rows and logged requests, and the champion for the untouched rows.
+
+    Both are asked in one process where they were built in one environment: most of a process's life is its start.
+    """
     champion = model.champion()
-    assert champion is not None
-    ready = desk.evidence(model.name, version.run) / "champion_output.npy"
-    if ready.exists():
-        made: FloatArray = np.load(ready)
-        return made
-    time_column = model.spec_of(version.commit).model.time
-    which = "probe"
-    until = champion.facts.get("trained_until")
-    if time_column and until and time_column in rows.columns and rows[time_column].dtype.is_temporal():
-        first: Any = rows[time_column].min()
-        which = "model" if parse_instant(until) < parse_instant(first) else "probe"
+    answers = _Answers()
+    with desk.model_process(model, version, "probe") as process:
+        answers.latencies = _timed(process, rows)
+        if champion is None:
+            return answers
+        answers.replayed = _replayed(desk, model, version, process, rows)
+        which = _unseen(model, version, champion, rows)
+        if desk.python_of(model.commits[champion.commit]) == desk.python_of(model.commits[version.commit]):
+            process.load(desk.artifact(champion), which)
+            answers.champion = process.predict(rows)
+            return answers
     with desk.model_process(model, champion, which) as process:
-        return process.predict(rows)
+        answers.champion = process.predict(rows)
+    return answers
+
+
+def _unseen(model: ModelState, version: Version, champion: Version, rows: pl.DataFrame) -> str:
+    """Return which model of the champion has not seen the rows: what answers, or the probe it was judged by."""
+    column, until = model.spec_of(version.commit).model.time, champion.facts.get("trained_until")
+    if column and until and column in rows.columns and rows[column].dtype.is_temporal():
+        first: Any = rows[column].min()
+        return "model" if parse_instant(until) < parse_instant(first) else "probe"
+    return "probe"
 
 
 def _timed(process: ModelProcess, rows: pl.DataFrame) -> FloatArray:

@@ -39,7 +39,7 @@ def repair(desk: Desk, model: ModelState, spec: Spec, out: Path) -> dict[str, An
     """
     champion = model.champion()
     assert champion is not None
-    root = _root(model, champion)
+    root = model.trained(champion)
     now = desk.orrery.clock.now()
     rows, said = _outputs(desk, model, root, spec, now)
     classes = list(champion.facts.get("classes") or [])
@@ -65,6 +65,7 @@ def repair(desk: Desk, model: ModelState, spec: Spec, out: Path) -> dict[str, An
     np.save(out / "champion_output.npy", stale[cut:][:, None])
     return {
         "params": {"slope": round(slope, 6), "intercept": round(intercept, 6), "days": days, "rows": len(rows)},
+        "repair": [slope, intercept],
         "metrics": {spec.rollout.primary: metric(spec.rollout.primary, outputs, seen[cut:])},
         "rows": len(rows),
         "cpu_seconds": 0.0,
@@ -83,7 +84,7 @@ def _outputs(
     version was judged.
     """
     window = parse_duration(spec.rollout.repair.window) or timedelta(days=3650)
-    family = [version for version in model.versions.values() if _root(model, version).number == root.number]
+    family = [version for version in model.versions.values() if model.trained(version).number == root.number]
     delay = parse_duration(spec.model.label_delay)
     logged = matured(desk.orrery.lake, model.name, PRODUCTION, now - window, now, delay, roles=("champion",))
     logged = logged.filter(pl.col("_version").is_in([version.number for version in family])).sort("_at", "_id")
@@ -119,13 +120,6 @@ def _fit(said: FloatArray, seen: FloatArray, days: np.ndarray[Any, Any]) -> tupl
     n = len(np.unique(days))
     weight = n / (n + SHRINKAGE)
     return 1.0 + weight * (max(slope, 0.05) - 1.0), weight * intercept
-
-
-def _root(model: ModelState, version: Version) -> Version:
-    """Return the trained version under a chain of repairs."""
-    while version.change == "repair" and version.parent in model.versions:
-        version = model.versions[version.parent or 0]
-    return version
 
 
 def _repair_of(desk: Desk, version: Version) -> Repair:

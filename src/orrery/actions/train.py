@@ -57,7 +57,7 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         "parent": champion.number if champion else None,
         **{
             name: result.get(name)
-            for name in ("params", "metrics", "cpu_seconds", "seconds", "rows", "trained_until", "warnings")
+            for name in ("params", "repair", "metrics", "cpu_seconds", "seconds", "rows", "trained_until", "warnings")
         },
         "uses_target": (result.get("consistency") or {}).get("uses_target") or [],
         "steps": [{name: step.get(name) for name in STEP_FACTS} for step in result.get("steps") or []],

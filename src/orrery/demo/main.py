@@ -21,7 +21,7 @@ import polars as pl
 from orrery.app import Orrery
 from orrery.demo import flights
 from orrery.demo.replay import Model, Replay, copy_project
-from orrery.demo.report import Row, as_json, of_baseline, of_orrery, table, verdicts
+from orrery.demo.report import Row, as_json, costs_of, of_baseline, of_orrery, table, verdicts
 from orrery.errors import NotAllowed, OrreryError
 from orrery.settings import SETTINGS, load
 from orrery.timeline.clock import ReplayClock
@@ -76,8 +76,9 @@ def run(home: Path | None = None, *, keep: bool = False, fast: bool = False, see
             _wait_for(replay, platform)
             replay.begin(truth, trained_on)
             _play(replay, served, began)
+            costs = costs_of(replay.orrery, [model.name for model in models])
             for model in models:
-                rows.append(of_orrery(replay.orrery, model.name, truth, model.incidents))
+                rows.append(of_orrery(replay.orrery, model.name, truth, model.incidents, costs))
             rows += [row for future in baselines for row in future.result()]
         (folder / "demo.json").write_text(json.dumps(as_json(rows), indent=1))
         _say(rows, began)

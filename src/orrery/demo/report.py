@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,8 +55,22 @@ def of_baseline(outcome: Outcome, truth: pl.DataFrame, incidents: bool) -> Row:
     )
 
 
-def of_orrery(orrery: Orrery, name: str, truth: pl.DataFrame, incidents: bool) -> Row:
-    """Measure what orrery answered, from its own prediction log and timeline."""
+def costs_of(orrery: Orrery, names: Sequence[str]) -> dict[str, float]:
+    """Return what each step cost when it really ran: the two models share the cache, and both are to be charged."""
+    costs: dict[str, float] = {}
+    for name in names:
+        for version in orrery.model(name).versions.values():
+            for step in version.facts.get("steps") or []:
+                costs[step["key"]] = max(costs.get(step["key"], 0.0), float(step["cpu_seconds"]))
+    return costs
+
+
+def _cost(steps: Sequence[Mapping[str, Any]], costs: Mapping[str, float]) -> float:
+    return sum(costs[step["key"]] for step in steps)
+
+
+def of_orrery(orrery: Orrery, name: str, truth: pl.DataFrame, incidents: bool, costs: Mapping[str, float]) -> Row:
+    """Measure what orrery answered, from its own prediction log and timeline; ``costs`` of :func:`costs_of`."""
     rows = logged(orrery.lake, name, PRODUCTION, None, parse_instant("2100-01-01"))
     said = rows.select(flight_id="_entity", said=pl.col("_output").list.first())
     model = orrery.model(name)
@@ -66,7 +81,7 @@ def of_orrery(orrery: Orrery, name: str, truth: pl.DataFrame, incidents: bool) -
         policy="orrery",
         incidents=incidents,
         trainings=len(trained),
-        cpu_seconds=sum(float(version.facts.get("cpu_seconds") or 0.0) for version in trained),
+        cpu_seconds=sum(_cost(version.facts.get("steps") or [], costs) for version in trained),
         repairs=sum(event.data.get("change") == "repair" for event in moved),
         promotions=sum(event.kind == "promoted" and event.data.get("change") != "repair" for event in moved) - 1,
         rollbacks=sum(event.kind == "rolled_back" for event in moved),

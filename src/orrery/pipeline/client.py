@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -62,9 +63,9 @@ class ModelProcess:
         self.seconds = 0.0
         """How long loading took."""
         self.missing: tuple[str, ...] = ()
+        """Columns that the last request lacked."""
         self.cpu_seconds = 0.0
         """Processor time of the last answer, which says more of the model than of the machine's other work."""
-        """Columns that the last request lacked."""
         self.extra: tuple[str, ...] = ()
         """Columns of the last request that were ignored."""
 
@@ -122,6 +123,21 @@ class ModelProcess:
         self.cpu_seconds = float(answer.get("cpu", 0.0))
         output = np.frombuffer(answer["output"], dtype="<f8")
         return output.reshape(frame.height, answer["width"])
+
+    def load(self, artifact: Path | str, which: str = "model") -> None:
+        """Answer for another version from now on; it must have been built in the same environment.
+
+        Raises
+        ------
+        ProjectFailed
+            If it cannot be loaded; the process then answers for the version before.
+        """
+        self._number += 1
+        request = {"id": self._number, "op": "load", "artifact": str(artifact), "which": which}
+        self._write(msgspec.msgpack.encode(request))
+        answer = self._read(time.monotonic() + self._start_timeout, "load")
+        if "error" in answer:
+            raise ProjectFailed(f"The model cannot be loaded: {answer['error']['what']}")
 
     def close(self) -> None:
         """End the process; without effect if it has ended."""

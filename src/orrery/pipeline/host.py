@@ -54,7 +54,18 @@ def main(argv: list[str]) -> int:
     decoder, encoder = msgspec.msgpack.Decoder(), msgspec.msgpack.Encoder()
     while (body := _read(requests)) is not None:
         began_cpu = time.process_time()
-        answer = _answer(predictor, decoder.decode(body))
+        request = decoder.decode(body)
+        if request.get("op") == "load":
+            predictor.leave()
+            try:
+                predictor, answer = _load(request["artifact"], request["which"]), {"id": request["id"], "loaded": True}
+            except OrreryError as error:
+                answer = {
+                    "id": request["id"],
+                    "error": {"kind": "project", "what": str(error), "column": "", "row": None},
+                }
+        else:
+            answer = _answer(predictor, request)
         _write(answers, encoder.encode(answer | {"cpu": time.process_time() - began_cpu}))
     return 0
 

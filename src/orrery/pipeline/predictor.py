@@ -58,6 +58,13 @@ class Predictor:
             self._alone.__enter__()
             atexit.register(self._alone.__exit__, None, None, None)  # while there still are modules to put back
 
+    def leave(self) -> None:
+        """Give up being alone in the process, so that another version can be."""
+        if self._alone is not None:
+            atexit.unregister(self._alone.__exit__)
+            self._alone.__exit__(None, None, None)
+            self._alone = None
+
     @classmethod
     def load(cls, artifact: Path | str, which: str = "model", *, alone: bool = False) -> Predictor:
         """Load a version.

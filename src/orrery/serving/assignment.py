@@ -30,6 +30,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     timeout : seconds that a caller waits at most.
     entity : input column that names what the row is about; empty for none.
     columns : data type of each input, for the description of the model.
+    repair : slope and intercept of a recalibration that is applied to what the artifact says (see
+        :class:`orrery.pipeline.artifact.Repair`): a repaired version shares the process of the version it repairs.
     contract : ``columns`` and ``ordered`` as :func:`orrery.serving.contract.checker` reads them.
     """
 
@@ -45,6 +47,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     entity: str = ""
     columns: dict[str, str] = msgspec.field(default_factory=dict)
     contract: dict[str, Any] | None = None
+    repair: tuple[float, float] | None = None
 
     @property
     def key(self) -> str:
@@ -52,9 +55,9 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.environment}/{self.model}/{self.version}"
 
     @property
-    def process(self) -> tuple[str, int, str, str]:
+    def process(self) -> tuple[str, str, str]:
         """Slots that agree in this share a process."""
-        return self.model, self.version, self.artifact, self.python
+        return self.model, self.artifact, self.python
 
     @property
     def route(self) -> tuple[str, str]:

@@ -37,7 +37,7 @@ class Fleet:
     ) -> None:
         self._spawn, self._threads, self._predictor, self._metrics = spawn, threads, predictor, metrics
         self._changed = changed
-        self._models: dict[tuple[str, int, str, str], Model] = {}
+        self._models: dict[tuple[str, str, str], Model] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving: set[asyncio.Task[None]] = set()
         self._settling: set[tuple[str, str]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -170,7 +171,19 @@ def _numbers(said: Output, slot: Slot) -> list[list[Any]]:
         raise ModelFailed(f"Version {slot.version} of {slot.model} returned rows of different lengths.")
     if slot.task == "binary" and width == 2:
         rows = [row[1:] for row in rows]
-    return rows
+    return rows if slot.repair is None else [[repaired(row[0], *slot.repair)] for row in rows]
+
+
+def repaired(probability: float, slope: float, intercept: float) -> float:
+    """Return a probability with Platt's two numbers applied on the logit scale.
+
+    Examples
+    --------
+    >>> round(repaired(0.5, 1.0, 1.0), 3)
+    0.731
+    """
+    clipped = min(max(probability, 1e-6), 1 - 1e-6)
+    return 0.5 * (1.0 + math.tanh(0.5 * (slope * math.log(clipped / (1 - clipped)) + intercept)))
 
 
 def _record(

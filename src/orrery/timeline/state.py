@@ -174,6 +174,12 @@ class ModelState(msgspec.Struct, kw_only=True):
         number = self.lane(environment).champion
         return None if number is None else self.versions[number]
 
+    def trained(self, version: Version) -> Version:
+        """Return the trained version under a chain of repairs; a version that is no repair is its own."""
+        while version.change == "repair" and version.parent in self.versions:
+            version = self.versions[version.parent or 0]
+        return version
+
     def spec_of(self, commit: str) -> Spec:
         """Return what the project file said in a commit."""
         return _spec(msgspec.json.encode(self.commits[commit].spec))

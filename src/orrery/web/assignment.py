@@ -52,7 +52,11 @@ def _slots(orrery: Orrery, model: ModelState, data: DataState) -> Iterator[Slot]
 
 def _slot(orrery: Orrery, model: ModelState, lane: Lane, number: int, role: Role, data: DataState) -> Slot | None:
     version = model.versions[number]
-    built, artifact = model.commits[version.commit].built, version.facts.get("artifact")
+    built, artifact, repair = model.commits[version.commit].built, version.facts.get("artifact"), None
+    trained = model.trained(version)
+    if version.facts.get("repair") and not trained.deleted:
+        # The process of the version that is repaired answers; two numbers make the repaired answer of it.
+        artifact, repair = trained.facts.get("artifact"), tuple(version.facts["repair"])
     if version.deleted or built is None or not artifact:
         return None
     spec = model.spec_of(version.commit)
@@ -70,6 +74,7 @@ def _slot(orrery: Orrery, model: ModelState, lane: Lane, number: int, role: Role
         entity=spec.model.entity,
         columns={name: rule.get("type", "other") for name, rule in contract["columns"].items()} if contract else {},
         contract=contract,
+        repair=repair,
     )
 
 

@@ -69,7 +69,10 @@ def add_labels(orrery: Orrery, model: str, content: bytes, key: str) -> dict[str
     values = [one.label for one in labels]
     if len({isinstance(value, str) for value in values}) > 1:
         raise NotUnderstood("Some labels are text and some are not.", safe="Nothing was added.")
-    numbers = [value if isinstance(value, str) else float(value) for value in values]
+    try:
+        numbers = [value if isinstance(value, str) else float(value) for value in values]
+    except OverflowError:
+        raise NotUnderstood("A label is a larger number than can be kept.", safe="Nothing was added.") from None
     frame = pl.DataFrame(
         {
             "entity": [str(one.entity) for one in labels],
