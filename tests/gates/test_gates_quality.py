@@ -172,7 +172,7 @@ def test_what_is_no_loss_is_not_taken_for_one() -> None:
 
 
 def test_an_undefined_metric_says_why() -> None:
-    truth, labels = flights(100)
+    truth, _ = flights(100)
     verdict = quality.judge("auc", specs.Limit(min=0.5), evidence_of(truth, np.zeros(100)))
     assert verdict.verdict == "insufficient" and "all labels are equal" in verdict.why
     check_verdict(verdict)

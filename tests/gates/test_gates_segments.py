@@ -148,4 +148,4 @@ def test_many_groups_do_not_add_up_to_a_refusal() -> None:
 
 def test_a_bad_day_is_one_observation_not_a_thousand() -> None:
     assert nulls(4, blocks=True, runs=100) <= 8
-    assert nulls(4, blocks=True, told=False, runs=100) > 20
+    assert nulls(4, blocks=True, told=False, runs=100) > 12

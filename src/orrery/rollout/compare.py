@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +13,10 @@ import polars as pl
 from orrery.spec import Spec
 from orrery.stats import PairedTest
 from orrery.stats.measure import bound_of, encode, row_losses
+from orrery.stats.paired import Kind
 from orrery.types import parse_duration, parse_instant
+
+PRIMARY = ""  # name of the primary loss's test: the same loss may be a guardrail too, with another margin
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,46 +53,31 @@ def look(
     state : of the last look; empty at the first.
     pairs : columns ``at``, ``champion`` and ``challenger`` (lists of outputs), ``label`` and, where the unit of the
         policy is a column, ``unit``.
-    spec : the policy.
+    spec : the policy. Each unit is one observation; where it is a column, each of its values in each look.
     classes : of the model, in the order of its outputs.
     until : time of this look; a block ends a label delay after its last instant.
     scale : largest error that counts, for regressions.
     """
-    primary = spec.rollout.primary
-    bound = bound_of(primary, scale)
-    by_row = spec.rollout.unit == "row"
-    kind: Literal["loss", "zero_one"] = "zero_one" if by_row and primary == "zero_one" else "loss"
-    test = (
-        PairedTest.from_state(state["test"])
-        if state
-        else PairedTest(kind, spec.rollout.margin, spec.rollout.alpha, bound)
+    tests = (
+        {name: PairedTest.from_state(one) for name, one in state["tests"].items()}
+        if "tests" in state
+        else _begin(spec, scale)
     )
-    blocks: dict[str, list[float]] = {key: list(sums) for key, sums in state.get("blocks", {}).items()}
-    rows = int(state.get("rows", 0)) + len(pairs)
-    rails = {
-        name: PairedTest.from_state(state["rails"][name])
-        if name in state.get("rails", {})
-        else PairedTest("loss", margin, spec.rollout.alpha, bound_of(name, scale))
-        for name, margin in spec.rollout.guardrails.items()
+    blocks: dict[str, dict[str, list[float]]] = {
+        name: {key: list(sums) for key, sums in state.get("blocks", {}).get(name, {}).items()} for name in tests
     }
-    if len(pairs):
-        labels = encode(pairs["label"].to_list(), classes)
-        sides = [np.asarray(pairs[side].to_list(), dtype=np.float64) for side in ("champion", "challenger")]
-        champion, challenger = (row_losses(primary, side, labels, cap=bound) for side in sides)
-        for name in spec.rollout.guardrails:
-            cap = bound_of(name, scale)
-            better = row_losses(name, sides[0], labels, cap=cap) - row_losses(name, sides[1], labels, cap=cap)
-            units = _units(pairs, spec.rollout.unit) if not by_row else []
-            rails[name].update(_means(units, better) if units else better)
-        if by_row:
-            test.update(champion - challenger)
+    rows = int(state.get("rows", 0)) + len(pairs)
+    for name, differences in _differences(pairs, tests, spec.rollout.primary, classes).items():
+        if spec.rollout.unit == "row":
+            tests[name].update(differences)
         else:
-            _collect(blocks, _units(pairs, spec.rollout.unit), champion - challenger)
-    if not by_row:
-        closed = [key for key in sorted(blocks) if _over(key, spec, until)]
+            _collect(blocks[name], _units(pairs, spec.rollout.unit), differences)
+    for name, sums in blocks.items():
+        closed = [key for key in sorted(sums) if _over(key, spec, until)]
         if closed:
-            test.update([blocks[key][0] / blocks[key][1] for key in closed])
-        blocks = {key: sums for key, sums in blocks.items() if key not in closed}
+            tests[name].update([sums[key][0] / sums[key][1] for key in closed])
+        blocks[name] = {key: sums[key] for key in sums if key not in closed}
+    test, rails = tests[PRIMARY], {name: one for name, one in tests.items() if name != PRIMARY}
     guardrails = {name: min(rail.evidence, 1e12) for name, rail in rails.items()}
     decision: str = test.decision
     if decision == "promote" and any(rail.decision != "promote" for rail in rails.values()):
@@ -107,12 +95,41 @@ def look(
         decision=decision,
         guardrails=guardrails,
         state={
-            "test": test.to_state(),
+            "tests": {name: one.to_state() for name, one in tests.items()},
             "blocks": blocks,
             "rows": rows,
-            "rails": {name: rail.to_state() for name, rail in rails.items()},
         },
     )
+
+
+def _begin(spec: Spec, scale: float) -> dict[str, PairedTest]:
+    """Return the tests of the primary loss and of every guardrail, without evidence yet."""
+    rules = spec.rollout
+    found: dict[str, PairedTest] = {}
+    for name, loss, margin in (
+        (PRIMARY, rules.primary, rules.margin),
+        *((name, name, margin) for name, margin in rules.guardrails.items()),
+    ):
+        kind: Kind = "zero_one" if rules.unit == "row" and loss == "zero_one" and name == PRIMARY else "loss"
+        bound = _bound(loss, rules.primary, scale)
+        # who tolerates more than the largest loss that counts tolerates all: still a test, won at once
+        found[name] = PairedTest(kind, min(margin, 0.99 * bound), rules.alpha, bound)
+    return found
+
+
+def _differences(
+    pairs: pl.DataFrame, tests: dict[str, PairedTest], primary: str, classes: list[Any]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return for each test the champion's loss minus the challenger's, a row each; nothing where there are no pairs."""
+    if not len(pairs):
+        return {}
+    labels = encode(pairs["label"].to_list(), classes)
+    champion, challenger = (np.asarray(pairs[side].to_list(), dtype=np.float64) for side in ("champion", "challenger"))
+    losses = {name: (primary if name == PRIMARY else name, test.bound) for name, test in tests.items()}
+    return {
+        name: row_losses(loss, champion, labels, cap=cap) - row_losses(loss, challenger, labels, cap=cap)
+        for name, (loss, cap) in losses.items()
+    }
 
 
 def _units(pairs: pl.DataFrame, unit: str) -> list[str]:
@@ -129,11 +146,13 @@ def _collect(blocks: dict[str, list[float]], units: list[str], differences: np.n
         sums[1] += 1
 
 
-def _means(units: list[str], differences: np.ndarray[Any, Any]) -> list[float]:
-    """Return the mean of each unit that occurs in this look."""
-    sums: dict[str, list[float]] = {}
-    _collect(sums, units, differences)
-    return [total / n for total, n in sums.values()]
+def _bound(name: str, primary: str, scale: float) -> float:
+    """Return the largest loss that counts; the scale is in the unit of the primary loss."""
+    if (name, primary) == ("squared_error", "absolute_error"):
+        return bound_of(name, scale**2)
+    if (name, primary) == ("absolute_error", "squared_error"):
+        return bound_of(name, math.sqrt(scale))
+    return bound_of(name, scale)
 
 
 def _over(unit: str, spec: Spec, until: datetime) -> bool:
