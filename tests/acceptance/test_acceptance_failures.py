@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from acceptance.support import (
@@ -23,6 +24,7 @@ from acceptance.support import (
     wait,
     write_project,
 )
+from orrery.workers.supervisor import processes
 
 TIDES = "/api/models/tides"
 
@@ -107,6 +109,17 @@ def test_a_model_that_exits_on_a_request_is_there_for_the_next(platform: Platfor
     assert killed.status_code == 503 and "ended twice while it had this request" in killed.json()["error"]
     assert platform.ask().status_code == 200
     assert platform.events("tides", "failed", "rolled_back", "retired") == []
+
+
+def test_a_model_sees_nothing_of_the_platform(platform: Platform) -> None:
+    """Its process gets a few harmless variables, and none that says where the database is."""
+    serving = next(one.pid for one in processes(platform.settings.home) if one.name == "serving")
+    assert serving is not None and "ORRERY_DATABASE" in psutil.Process(serving).environ()
+    children = psutil.Process(serving).children(recursive=True)
+    hosts = [child for child in children if "orrery.pipeline.host" in " ".join(child.cmdline())]
+    assert hosts
+    for host in hosts:
+        assert not [name for name in host.environ() if name.startswith("ORRERY_")]
 
 
 def trouble(platform: Platform, **files: str) -> Path:
@@ -267,6 +280,7 @@ def test_labels_of_every_kind_are_counted(platform: Platform) -> None:
     for content in (("seen", None), ("seen", [1])):
         null = send(content)
         assert null.status_code == 422 and "label" in null.json()["error"]["what"]
-    assert send(("seen", "high")).status_code == 422
+    for odd in ("high", 10**400):
+        assert send(("seen", odd)).status_code == 422
     assert platform.api("POST", f"{TIDES}/labels", content=b'{"labels": [{"entity": "a"}]}').status_code in (415, 422)
     assert platform.api("POST", "/api/models/tidse/labels", json={"labels": []}).status_code == 404

@@ -22,6 +22,7 @@ from typing import IO, Any, Protocol
 import msgspec
 
 from orrery.serving.contract import Columns
+from orrery.workers.contained import harmless
 
 MAX_FRAME = 1 << 28
 TAIL = 4096
@@ -86,7 +87,7 @@ def spawn(argv: Sequence[str]) -> Child:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={"OMP_NUM_THREADS": "1", **os.environ},
+        env={"OMP_NUM_THREADS": "1", **harmless()},
     )
 
 

@@ -240,7 +240,7 @@ def spawn(
     config = {
         "argv": words,
         "cwd": str(cwd),
-        "env": given if own else {**_harmless(), **given},
+        "env": given if own else {**harmless(), **given},
         "limits": asdict(limits),
         "parent": os.getpid(),
         "own": own,
@@ -293,6 +293,11 @@ def run(
     return Finished(**{**vars(finished), "tail": output.tail, "reason": reason})
 
 
+def harmless() -> dict[str, str]:
+    """Return the variables that the project's code may inherit: those of :data:`PASSED_ON`, so no credential."""
+    return {name: text for name, text in os.environ.items() if name in PASSED_ON or name.startswith("LC_")}
+
+
 def size(amount: float) -> str:
     """Write an amount of bytes.
 
@@ -321,10 +326,6 @@ def _read(program: Contained, pipe: IO[bytes], output: Output) -> None:
                 output.write(block)
             elif deadline is None and program.poll() is not None:
                 deadline = time.monotonic() + 1
-
-
-def _harmless() -> dict[str, str]:
-    return {name: text for name, text in os.environ.items() if name in PASSED_ON or name.startswith("LC_")}
 
 
 def _sweep(mark: str) -> None:
