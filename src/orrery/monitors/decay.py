@@ -39,7 +39,7 @@ class DecayMonitor(Monitor):
         if state:
             return cls(MeanDetector.from_state(state["detector"]), state["bound"])
         rules = view.spec.monitors
-        limit = min(view.expected_loss / bound, 0.98)
+        limit = min(max(view.expected_loss / bound, 0.001), 0.98)  # a promise of nothing at all cannot be bet on
         tolerance = min(rules.decay_tolerance / bound, 0.99 - limit)
         detector = MeanDetector(limit, tolerance=max(tolerance, 0.0), arl=rules.arl, n_bets=4, smallest_bet=0.3)
         return cls(detector, bound)  # few units, each the mean of many rows: small bets only delay

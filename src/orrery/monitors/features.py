@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from orrery.monitors.monitor import Finding, Monitor, View
-from orrery.stats import FeatureDrift
+from orrery.stats import FeatureDrift, NumericSketch
 
 LEAST = 20  # requests below which a look says nothing
+BINS = 12  # of a feature, about: ten, missing and outside
 SEVERE = 0.2  # the customary limit of the population stability index; used to see that a cause is gone, never to alarm
 
 
@@ -44,8 +46,9 @@ class FeatureMonitor(Monitor):
         promise = view.spec.monitors.arl
         if len(view.requests) < LEAST:
             why = f"{len(view.requests)} requests say nothing; {LEAST} are asked for."
-            return Finding(alarm=False, calm=True, statistic=0.0, promise=promise, why=why, insufficient=True)
-        batch = view.reference.empty_like().add(columns_of(view.requests, list(view.reference.features)))
+            statistic = self.drift.statistic
+            return Finding(alarm=False, calm=True, statistic=statistic, promise=promise, why=why, insufficient=True)
+        batch = view.reference.empty_like().add(self._columns(view))
         look = self.drift.update(batch, units=_units(view))
         blame = [(name, round(float(share), 4)) for name, share in look.blame[:5]]
         severity = {name: round(float(one.psi), 4) for name, one in look.severity.items()}
@@ -57,13 +60,23 @@ class FeatureMonitor(Monitor):
         )
         return Finding(
             alarm=look.alarm,
-            calm=not look.alarm and max(severity.values(), default=0.0) < SEVERE,
+            calm=not look.alarm and max(severity.values(), default=0.0) < SEVERE + _by_chance(len(view.requests)),
             statistic=float(look.statistic),
             promise=promise,
             why=why,
             blame=blame,
             severity=severity,
         )
+
+    def _columns(self, view: View) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what the requests brought; words where the training data have numbers are missing values."""
+        features = view.reference.features
+        words = [
+            name
+            for name, sketch in features.items()
+            if isinstance(sketch, NumericSketch) and view.requests.schema.get(name) == pl.String
+        ]
+        return columns_of(view.requests.with_columns(pl.col(words).cast(pl.Float64, strict=False)), list(features))
 
     def to_state(self) -> dict[str, Any]:
         """Return what :meth:`resume` needs."""
@@ -78,6 +91,11 @@ def _units(view: View) -> float:
     if unit in ("day", "hour"):
         return float(requests["_at"].dt.truncate("1d" if unit == "day" else "1h").n_unique())
     return float(requests[unit].n_unique()) if unit in requests.columns else float(len(requests))
+
+
+def _by_chance(rows: int) -> float:
+    """Return the index that chance alone may give few rows: its mean and three standard deviations (chi-squared)."""
+    return (BINS + 3 * math.sqrt(2 * BINS)) / rows
 
 
 def columns_of(frame: pl.DataFrame, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:

@@ -23,7 +23,8 @@ FIRST_CHUNK = 64  # after an alarm: little work is thrown away where it alarms a
 
 def log_mean(log_one_plus: FloatArray) -> FloatArray:
     """Give ``log(1 + mean SR)`` over the last axis, from ``log(1 + SR)``."""
-    return np.asarray(np.logaddexp.reduce(log_one_plus, axis=-1) - math.log(log_one_plus.shape[-1]))
+    mean = np.logaddexp.reduce(log_one_plus, axis=-1) - math.log(log_one_plus.shape[-1])
+    return np.asarray(np.maximum(mean, 0.0))  # SR is never negative; rounding makes it so by 1e-16
 
 
 def log_bet(bets: FloatArray, share: FloatArray, n: FloatArray, null: FloatArray) -> FloatArray:

@@ -175,6 +175,11 @@ class FeatureDrift:
             self._evidence[:] = 0.0
         return look
 
+    @property
+    def statistic(self) -> float:
+        """Mean SR as it stands; 0 after an alarm, for the detector begins anew."""
+        return math.expm1(min(float(log_mean(self._evidence.ravel())), LARGEST_EXPONENT))
+
     def _check(self, batch: TableSketch) -> None:
         for name, sketch in self.reference.features.items():
             if name not in batch.features or not sketch.same_cells(batch.features[name]):
