@@ -12,6 +12,7 @@ from orrery.actions import build, gate, purge, train, watch
 from orrery.actions.desk import Desk, failure, owner_of
 from orrery.app import Orrery
 from orrery.errors import NotFound, OrreryError, ProjectFailed
+from orrery.loop import decide
 from orrery.timeline.event import Draft
 from orrery.timeline.state import ModelState
 from orrery.workers.action import Action
@@ -33,6 +34,8 @@ DOINGS: dict[str, tuple[str, Doing]] = {
 """Kind of action -> the stage that a failure is named after, and what does it."""
 ATTEMPTS = 3  # times that an action may fail for a reason that is not the project's
 LONG = ("build", "test", "train")
+SWEEP = 5.0  # seconds between two decisions on a model that has no news
+UPKEEP = 5.0  # seconds between two visits to the journal when there is nothing else to do
 BUSY_POLL, QUIET_POLL = 0.02, 0.25
 
 
@@ -52,6 +55,10 @@ class Worker:
         self.leases = Leases(orrery.timeline.engine)
         self._stopping = threading.Event()
         self._seen: object = None
+        self._kept = 0.0
+        self._read = 0
+        self._swept: float | None = None
+        self._pending: set[str] = set()
 
     def stop(self) -> None:
         """Stop after the action at hand."""
@@ -68,8 +75,23 @@ class Worker:
                 pause = BUSY_POLL
                 continue
             self._seen = mark
+            self._upkeep()
             pause = min(pause * 1.5, 2 * BUSY_POLL if self.orrery.settings.replay else QUIET_POLL)
             self._stopping.wait(pause)
+
+    def _upkeep(self) -> None:
+        """Between actions, and one worker at a time: bring predictions to the log, and keep the lake in few files."""
+        now = time.monotonic()
+        if self.orrery.settings.replay or now < self._kept:
+            return
+        self._kept = now + UPKEEP
+        # Leases that run out by themselves: whoever gets one has done the job for all until then.
+        if self.leases.take(["upkeep:ship"], self.name, UPKEEP):
+            watch.ship_journal(self.desk)
+        if self.leases.take(["upkeep:announce"], self.name, 60.0):
+            self.catch_up()
+        if self.leases.take(["upkeep:compact"], self.name, 3600.0):
+            self.orrery.lake.compact()
 
     def catch_up(self) -> None:
         """Write down what happened while nobody was there to: commits and data that have no event yet."""
@@ -87,10 +109,8 @@ class Worker:
         What changes a model is done one at a time for each model, so that its decisions follow each other as if there
         were one worker; only the project's own long work may go on beside (not in a replay, where two runs must agree).
         """
-        for name in self.orrery.models():
+        for name in self._candidates():
             due = self.orrery.due(name)
-            if not due:
-                continue
             turn = f"model:{name}"
             beside = [] if self.orrery.settings.replay else [one.key for one in due if one.kind in LONG]
             short = [one.key for one in due if one.key not in beside]
@@ -101,6 +121,28 @@ class Worker:
             if beside and self._take(name, beside):
                 return True
         return False
+
+    def _candidates(self) -> Iterator[str]:
+        """Yield the models for which something is due.
+
+        A model without news is only decided on anew as time passes, from the state that is in memory: a thousand quiet
+        models cost a thousand decisions now and then, and no query.
+        """
+        orrery, now = self.orrery, time.monotonic()
+        seq = orrery.timeline.head()[0]
+        news = orrery.timeline.changed(self._read) if self._swept is not None else set()
+        everyone = self._swept is None or "" in news or orrery.settings.replay or now - self._swept >= SWEEP
+        names = orrery.models() if everyone else [name for name in self._pending | news if name]
+        data, instant = orrery.states.data(), orrery.clock.now()
+        pending = set()
+        for name in names:
+            state = orrery.states.model(name) if name in news else orrery.states.held(name)
+            if decide(state, data, instant):
+                pending.add(name)
+        self._pending, self._read = pending, seq
+        if everyone:
+            self._swept = now
+        yield from sorted(pending)
 
     def _turn(self, name: str) -> None:
         """Do what is due for a model, one after the other, until nothing is but what may go on beside."""

@@ -60,6 +60,10 @@ class States:
             self._store(name, state)
             return state
 
+    def held(self, name: str) -> ModelState:
+        """Return the state of a model as it was folded last, without looking for news."""
+        return self._models.get(name) or self.model(name)
+
     def data(self) -> DataState:
         """Return the state of all datasets. Do not change it."""
         with self._lock:

@@ -233,6 +233,12 @@ class Timeline:
         with self.reading() as connection:
             return [row.model for row in connection.execute(sa.text(_MODELS)) if row.model]
 
+    def changed(self, after: int) -> set[str]:
+        """Return the models that have events above a seq; empty text where some belong to no model."""
+        with self.reading() as connection:
+            rows = connection.execute(sa.select(events.c.model).distinct().where(events.c.seq > after))
+            return {row.model for row in rows}
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Open a connection that reads one state of the database and never waits for a writer."""
