@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 
 from orrery.actions.desk import Desk
 from orrery.data.predictions import matured
-from orrery.pipeline.artifact import Repair, make_repair, read_manifest
+from orrery.pipeline.artifact import Repair, make_repair
 from orrery.spec import Spec
 from orrery.stats import apply_platt, platt
 from orrery.stats.checks import FloatArray
@@ -48,7 +48,7 @@ def repair(desk: Desk, model: ModelState, spec: Spec, out: Path) -> dict[str, An
         return f"Nothing repaired: {days} days of matured labels, {LEAST_DAYS} are asked for."
     seen = encode(rows["label"].to_list(), classes)
     slope, intercept = _fit(said, seen, rows["_day"].to_numpy())
-    present = _repair_of(desk, champion)
+    present = _repair_of(champion)
     fresh, stale = apply_platt(said, slope, intercept), apply_platt(said, present.slope, present.intercept)
     change = float(np.abs(fresh - stale).mean())
     tolerance = spec.monitors.calibration_tolerance
@@ -59,7 +59,9 @@ def repair(desk: Desk, model: ModelState, spec: Spec, out: Path) -> dict[str, An
     outputs = apply_platt(said[cut:], *judged)[:, None]
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    make_repair(desk.artifact(root), slope, intercept, out / "artifact")
+    # On top of the champion's own repair, for the trained version itself may have been deleted since.
+    scale = slope / present.slope
+    make_repair(desk.artifact(champion), scale, intercept - scale * present.intercept, out / "artifact")
     rows[cut:].rename({"label": spec.model.target}).write_parquet(out / "holdout.parquet")
     np.save(out / "probe_output.npy", outputs)
     np.save(out / "champion_output.npy", stale[cut:][:, None])
@@ -90,7 +92,7 @@ def _outputs(
     logged = logged.filter(pl.col("_version").is_in([version.number for version in family])).sort("_at", "_id")
     answers = logged["_output"].list.first().cast(pl.Float64).to_numpy().copy()
     for version in family:
-        used = _repair_of(desk, version)
+        used = _repair_of(version)
         mine = (logged["_version"] == version.number).to_numpy()
         answers[mine] = expit((logit(np.clip(answers[mine], 1e-9, 1 - 1e-9)) - used.intercept) / used.slope)
     by = [name for name in spec.gates.segments.by if name in logged.columns or not len(logged)]
@@ -122,8 +124,10 @@ def _fit(said: FloatArray, seen: FloatArray, days: np.ndarray[Any, Any]) -> tupl
     return 1.0 + weight * (max(slope, 0.05) - 1.0), weight * intercept
 
 
-def _repair_of(desk: Desk, version: Version) -> Repair:
-    """Return the repair that a version's answers contain."""
+def _repair_of(version: Version) -> Repair:
+    """Return the repair that a version's answers contain, also of one that was deleted."""
     if version.change != "repair":
         return Repair(1.0, 0.0)
-    return read_manifest(desk.artifact(version)).repair or Repair(1.0, 0.0)
+    params = version.facts.get("params") or {}
+    slope, intercept = version.facts.get("repair") or (params["slope"], params["intercept"])
+    return Repair(float(slope), float(intercept))
