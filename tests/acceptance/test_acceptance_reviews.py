@@ -25,7 +25,7 @@ import mlflow, pandas
 model = mlflow.pyfunc.load_model("models:/tides@champion")
 rows = pandas.DataFrame(json.loads(sys.argv[1]))
 rows["at"] = pandas.to_datetime(rows["at"])
-print(json.dumps([float(value) for value in model.predict(rows)]))
+print(json.dumps([float(value) for value in model.predict(rows).ravel()]))
 """
 
 
