@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+# The package of this name is loaded before the function below is made: loaded later it would take the function's place.
+import orrery.timeline as _timeline  # noqa: F401
+
 if TYPE_CHECKING:
     from orrery.data.frame import Frame
     from orrery.reading import History, Served

@@ -100,7 +100,7 @@ class Production:
         self, version: int, first: datetime, days: int, shift: float, slope: float = 1.0, each: int = 100
     ) -> None:
         """Answer some days with a version; all labels are final two days later, and that is now."""
-        rows = self.rows(first, days, each, shift, slope)
+        rows = self.rows(first, days, 100, shift, slope)
         said = rows["said"].to_numpy()
         if version > 1:
             said = apply_platt(said, *self.orrery.model("toy").versions[version].facts["repair"])
