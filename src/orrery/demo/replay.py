@@ -67,6 +67,7 @@ class Replay:
         self.models = models
         self.control = httpx.Client(base_url=orrery.settings.control_url, timeout=30)
         self.serving = httpx.Client(base_url=orrery.settings.serving_url, timeout=60)
+        self.pool = ThreadPoolExecutor(len(models))
 
     def begin(self, truth: pl.DataFrame, trained_on: tuple[date, date]) -> None:
         """Bring the first data, push the project, and let a second person approve the first version."""
@@ -79,8 +80,7 @@ class Replay:
                 actor="feed",
                 key=f"{model.dataset}-first",
             )
-        with ThreadPoolExecutor(len(self.models)) as pool:
-            list(pool.map(self.push, self.models))
+        list(self.pool.map(self.push, self.models))
         self.settle()
         for model in self.models:
             (waiting,) = {version.number for version, _, _ in self.orrery.model(model.name).waiting()}
@@ -91,31 +91,33 @@ class Replay:
                 raise ProjectFailed(f"The first version of {model.name} did not reach production.")
 
     def day(self, day: date) -> None:
-        """Play one day: yesterday's labels and rows, the loop's morning, today's requests."""
-        yesterday = day - timedelta(days=1)
+        """Play one day: yesterday's labels and rows, the loop's morning, today's requests; both models at once."""
         morning = datetime(day.year, day.month, day.day, MORNING, tzinfo=UTC)
-        for model in self.models:
-            landed = model.day(yesterday)
-            if len(landed) and yesterday >= self.first:
-                labels = flights.labels_for(landed, yesterday).select(
-                    entity="flight_id", label="late", at=pl.lit(morning).cast(pl.Datetime("us", "UTC"))
-                )
-                self.orrery.add_labels(model.name, labels, actor="feed", key=f"{model.name}-{yesterday}")
-                self.orrery.add_data(
-                    model.dataset,
-                    landed,
-                    why=f"Flights of {yesterday}",
-                    actor="feed",
-                    key=f"{model.dataset}-{yesterday}",
-                    occurred_at=morning,
-                )
+        list(self.pool.map(lambda model: self._land(model, day - timedelta(days=1), morning), self.models))
         self.clock.set(morning)
         for model in self.models:
             self._incidents(model, day)
         self.settle()
         self.clock.set(morning + timedelta(hours=1))
-        for model in self.models:
-            self.ask(model, flights.requests_for(model.day(day), day))
+        list(self.pool.map(lambda model: self.ask(model, flights.requests_for(model.day(day), day)), self.models))
+
+    def _land(self, model: Model, yesterday: date, morning: datetime) -> None:
+        """Bring what became known of a day: labels for its predictions, rows for the next training."""
+        landed = model.day(yesterday)
+        if not len(landed) or yesterday < self.first:
+            return
+        labels = flights.labels_for(landed, yesterday).select(
+            entity="flight_id", label="late", at=pl.lit(morning).cast(pl.Datetime("us", "UTC"))
+        )
+        self.orrery.add_labels(model.name, labels, actor="feed", key=f"{model.name}-{yesterday}")
+        self.orrery.add_data(
+            model.dataset,
+            landed,
+            why=f"Flights of {yesterday}",
+            actor="feed",
+            key=f"{model.dataset}-{yesterday}",
+            occurred_at=morning,
+        )
 
     first: date = flights.SERVED[0]
 
@@ -189,6 +191,7 @@ class Replay:
 
     def close(self) -> None:
         """Close the connections."""
+        self.pool.shutdown()
         self.control.close()
         self.serving.close()
         self.orrery.timeline.engine.dispose()
