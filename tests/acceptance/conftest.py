@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from acceptance.support import POISONABLE, Platform, Running, fresh_settings, tides, wait, write_project
+from acceptance.support import POISONABLE, QUIET, Platform, Running, fresh_settings, tides, wait, write_project
 from orrery.settings import SETTINGS, Settings
 from orrery.timeline.verify import verify
 
@@ -43,7 +43,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     running.start()
     try:
         running.orrery.add_data("tides", tides(), why="first tides", actor="ann", key="first")
-        checkout = write_project(running.tides, pipeline=POISONABLE)
+        checkout = write_project(running.tides, toml=QUIET, pipeline=POISONABLE)
         running.pushed(checkout, "tides", "first")
         wait(lambda: running.orrery.model("tides").waiting())
         assert running.api("POST", "/api/models/tides/versions/1/approve", json={"why": "good"}).status_code == 201

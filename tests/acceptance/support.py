@@ -44,6 +44,8 @@ max = "30d"
 [monitors]
 every = "1s"
 """
+QUIET = PROJECT.replace('every = "1s"', 'every = "1d"') + "[triggers]\ndrift = false\ndecay = false\n"
+"""The project when nothing is to happen by itself: requests that are all alike are drift, and are answered."""
 PIPELINE = """
 import numpy as np
 
@@ -223,7 +225,7 @@ def failing_git(folder: Path, *words: str) -> str:
 
 def named(name: str, more: str = "", dataset: str = "tides") -> str:
     """Return the project file for another model, or with more in it."""
-    text = PROJECT.replace('name = "tides"', f'name = "{name}"').replace('tides = "tides"', f'tides = "{dataset}"')
+    text = QUIET.replace('name = "tides"', f'name = "{name}"').replace('tides = "tides"', f'tides = "{dataset}"')
     return text + more
 
 

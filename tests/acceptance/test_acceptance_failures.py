@@ -76,7 +76,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+SLOW = ("a wrong shape", "no model")
+"""What the tests of training look at already."""
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in BAD])
 def test_a_project_that_fails_fails_as_itself(platform: Platform, case: str) -> None:
     """A clear reason on the timeline and in the push, an issue to the owner; the good model answers all along."""
     files, stage, reason = BAD[case]

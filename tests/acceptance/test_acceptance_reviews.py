@@ -11,14 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from acceptance.support import PIPELINE, PROJECT, Platform, asked_all_along, cli, wait, write_project
+from acceptance.support import PIPELINE, QUIET, Platform, asked_all_along, cli, wait, write_project
 from orrery.types import PRODUCTION, format_instant
 
 TIDES = "/api/models/tides"
 WHY = {"why": "Because the test says so."}
-STRICT = PROJECT.replace("[gates]", "[gates]\nabsolute_error = { max = 0.0001 }") + '[serving]\nbroken = "mask"\n'
+STRICT = QUIET.replace("[gates]", "[gates]\nabsolute_error = { max = 0.0001 }") + '[serving]\nbroken = "mask"\n'
 TOLERANT = PIPELINE.replace('"wind")', '"wind").fill_null(0.0)')
-REFUSING = PROJECT + '[serving]\nbroken = "refuse"\n'
+REFUSING = QUIET + '[serving]\nbroken = "refuse"\n'
 LOAD = """
 import json, sys
 import mlflow, pandas
