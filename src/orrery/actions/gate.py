@@ -155,8 +155,9 @@ def _replayed(
         return None
     wanted = both.select("_entity").join(known, on="_entity", how="left", maintain_order="left")
     inputs = [name for name in both.columns if not name.startswith("_") and name not in ("label", "matured_at")]
-    brought = [name for name in inputs if both[name].null_count() < len(both)]
-    absent = [name for name in rows.columns if name not in brought and name != spec.model.target]
+    brought = {name for name in inputs if both[name].null_count() < len(both)}
+    known_only = [name for name in rows.columns if name not in brought and wanted[name].null_count() < len(wanted)]
+    absent = [name for name in known_only if name not in (spec.model.target, entity)]
     return process.predict(both.select(inputs)), process.predict(wanted.drop("_entity")), absent
 
 
