@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -61,7 +62,7 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         },
         "uses_target": (result.get("consistency") or {}).get("uses_target") or [],
         "steps": [{name: step.get(name) for name in STEP_FACTS} for step in result.get("steps") or []],
-        "row_wise": (result.get("consistency") or {}).get("max_difference"),
+        "row_wise": _row_wise(result.get("consistency") or {}),
         **_promised(out, spec),
         "lock": (model.commits[run.commit].built or {}).get("lock", ""),
     }
@@ -140,6 +141,13 @@ def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path)
         words = error.get("message") or finished.reason or "unknown"
         raise ProjectFailed(f"{step}{words}", output="\n".join(error.get("traceback") or []) or finished.tail)
     return result
+
+
+def _row_wise(consistency: dict[str, Any]) -> float | None:
+    """Return how much features of a row depend on others; where that cannot be told in numbers, more than any limit."""
+    apart = consistency.get("max_difference")
+    told = apart is not None and math.isfinite(apart)
+    return apart if told or consistency.get("row_wise", True) else 1e9
 
 
 def _threads(desk: Desk) -> dict[str, str]:
