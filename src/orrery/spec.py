@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from orrery.errors import NotUnderstood
-from orrery.types import PRODUCTION, Task, check_name, parse_duration
+from orrery.types import CHANGES, PRODUCTION, Task, check_name, parse_duration
 
 Duration = Annotated[str, Meta(description="A length of time: 90s, 15m, 12h, 7d, 2w.")]
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -229,7 +229,7 @@ def from_dict(fields: dict[str, Any], source: str = "orrery.toml") -> Spec:
     NotUnderstood
         As :func:`parse`.
     """
-    fields = _metrics_inline(fields)
+    fields = _burdens_whole(_metrics_inline(fields))
     _refuse_unknown(fields, Spec, "", source)
     try:
         spec = msgspec.convert(fields, Spec)
@@ -268,6 +268,18 @@ def _metrics_inline(fields: dict[str, Any]) -> dict[str, Any]:
     if own:
         rest["metrics"] = {**rest.get("metrics", {}), **own}
     return {**fields, "gates": rest}
+
+
+def _burdens_whole(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fill what ``[rollout.redesign]`` and its like leave out with the defaults of that kind of change, not of any."""
+    rollout = fields.get("rollout")
+    if not isinstance(rollout, dict):
+        return fields
+    whole = dict(rollout)
+    for change in CHANGES:
+        if isinstance(rollout.get(change), dict):
+            whole[change] = {**msgspec.to_builtins(getattr(Rollout(), change)), **rollout[change]}
+    return {**fields, "rollout": whole}
 
 
 def _refuse_unknown(fields: Any, struct: Any, path: str, source: str) -> None:

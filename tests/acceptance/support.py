@@ -39,6 +39,7 @@ latency = { p99_ms = 1000 }
 [rollout]
 unit = "row"
 [rollout.redesign]
+shadow = false
 min = "0s"
 max = "30d"
 [monitors]
