@@ -7,6 +7,7 @@ Fixed cells make a sketch linear: sketches of files and machines add up in any o
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from typing import Any, ClassVar, Self
 
@@ -21,19 +22,19 @@ TOP = 20  # categories with a cell of their own
 KNOWN = 512  # rarer categories that are remembered, as hashes
 
 
-class _Sketch:
+class _Sketch(ABC):
     """Counts over fixed cells; what numbers and categories have in common. Cell 0 is "missing"."""
 
     kind: ClassVar[str]
     counts: IntArray
 
+    @abstractmethod
     def empty_like(self) -> Self:
         """Give a sketch with the same cells and no rows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def same_cells(self, other: _Sketch) -> bool:
         """Say whether the counts of both mean the same."""
-        raise NotImplementedError
 
     def _add_counts(self, other: Self, sign: int) -> None:
         self.counts = self.counts + sign * other.counts
