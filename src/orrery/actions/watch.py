@@ -86,6 +86,11 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
             **about,
         )
     ]
+
+    def said(mark: str, name: str, kind: str, why: str, data: dict[str, Any]) -> Draft:
+        actor = f"orrery/monitors/{name}"
+        return Draft(id=action.event_id(f"{mark}:{name}"), kind=kind, actor=actor, why=why, data=data, **about)
+
     for name in alarms:
         finding = found.findings[name]
         facts = {
@@ -97,40 +102,13 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
             "reason": finding.reason,
             "answer": finding.answer,
         }
-        drafts.append(
-            Draft(
-                id=action.event_id(f"alarm:{name}"),
-                kind="alarmed",
-                actor=f"orrery/monitors/{name}",
-                why=finding.why,
-                data=facts,
-                **about,
-            )
-        )
         issue = {"issue": issue_of(model, name, action), "title": finding.why, "owner": owner_of(model)}
-        drafts.append(
-            Draft(
-                id=action.event_id(f"issue:{name}"),
-                kind="issue_opened",
-                actor=f"orrery/monitors/{name}",
-                why=finding.why,
-                data=issue,
-                **about,
-            )
-        )
+        drafts.append(said("alarm", name, "alarmed", finding.why, facts))
+        drafts.append(said("issue", name, "issue_opened", finding.why, issue))
     for name in found.quiet:
         if name in lane.alarms:
             why = f"The cause of the alarm of {lane.alarms[name]['at']:%Y-%m-%d} is gone."
-            drafts.append(
-                Draft(
-                    id=action.event_id(f"quiet:{name}"),
-                    kind="quieted",
-                    actor=f"orrery/monitors/{name}",
-                    why=why,
-                    data={"monitor": name},
-                    **about,
-                )
-            )
+            drafts.append(said("quiet", name, "quieted", why, {"monitor": name}))
     return drafts
 
 
