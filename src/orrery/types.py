@@ -16,8 +16,9 @@ Task = Literal["binary", "multiclass", "regression"]
 Change = Literal["redesign", "refresh", "repair"]
 """Kind of change: *redesign* new code, *refresh* same code and newer data, *repair* the champion recalibrated."""
 Reason = Literal["push", "schedule", "data", "drift", "decay", "hand"]
-Role = Literal["champion", "shadow", "guard"]
-"""What a version does in an environment: answers; runs beside as a challenger; or is the former champion on watch."""
+Role = Literal["champion", "canary", "arm", "shadow", "guard", "standby"]
+"""What a version does in an environment: answers; answers a share, in steps or to be compared; runs beside as a
+challenger; is the former champion on watch; or answers in place of a version that failed."""
 
 CHANGES: tuple[str, ...] = get_args(Change)
 PRODUCTION = "production"

@@ -22,7 +22,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     model, environment, version : what answers where.
-    role : ``champion`` answers; ``shadow`` and ``guard`` see the same requests afterwards.
+    role : ``champion`` answers; ``canary`` and ``arm`` answer a share; ``shadow`` and ``guard`` see the same requests
+        afterwards, and so does a canary those that it does not answer; ``standby`` waits in case the champion fails.
     artifact : folder of the trained version.
     python : interpreter of the version's environment.
     task : what the numbers that come out mean.
@@ -30,6 +31,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     timeout : seconds that a caller waits at most.
     entity : input column that names what the row is about; empty for none.
     columns : data type of each input, for the description of the model.
+    share, salt, unit : which part of the traffic a canary or an arm answers, as :class:`orrery.serving.route.Share`
+        reads them.
     repair : slope and intercept of a recalibration that is applied to what the artifact says (see
         :class:`orrery.pipeline.artifact.Repair`): a repaired version shares the process of the version it repairs.
     contract : ``columns`` and ``ordered`` as :func:`orrery.serving.contract.checker` reads them.
@@ -48,6 +51,9 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     columns: dict[str, str] = msgspec.field(default_factory=dict)
     contract: dict[str, Any] | None = None
     repair: tuple[float, float] | None = None
+    share: float = 0.0
+    salt: str = ""
+    unit: str = ""
 
     @property
     def key(self) -> str:
@@ -92,6 +98,8 @@ def read(data: bytes) -> Assignment:
                 f"The assignment {assignment.seq} has {champions.count(route)} champions in {'/'.join(route)}."
             )
     for slot in assignment.slots:
+        if not 0 <= slot.share <= 1:
+            raise Damaged(f"The share of {slot.key} is {slot.share}, which is not between 0 and 1.")
         try:
             Checker(slot.contract)
         except (AttributeError, TypeError, ValueError) as error:

@@ -7,15 +7,20 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from itertools import groupby
 
+from msgspec.structs import replace
+
 from orrery.serving.assignment import Assignment, Slot
 from orrery.serving.channel import Spawn
 from orrery.serving.contract import Checker
 from orrery.serving.metrics import Metrics
 from orrery.serving.models import Model
-from orrery.serving.prediction import Predictor, Route
+from orrery.serving.prediction import Predictor
+from orrery.serving.route import Route, Share, models_of
 from orrery.serving.shadow import Lane
 
 GRACE = 30.0
+SHARING = ("canary", "arm")
+"""Roles that answer a share of the traffic."""
 
 
 class Fleet:
@@ -89,6 +94,8 @@ class Fleet:
             self._switch(name, slots)
         for slot in slots:
             await self._models[slot.process].settled.wait()
+        if any(slot.role in SHARING for slot in slots) and self.routes[name].model is champion:
+            self._switch(name, slots)
         self._settling.discard(name)
         self._note()
         if self.routes[name].model is not champion:
@@ -97,22 +104,39 @@ class Fleet:
         self._changed()
 
     def _switch(self, name: tuple[str, str], slots: list[Slot]) -> None:
+        """Put a route in force; a version that is to answer a share does so from when it is ready."""
         old = self.routes.get(name)
-        kept = {lane.slot.key: lane for lane in old.lanes} if old else {}
-        lanes = []
-        for slot in slots:
-            if slot.role != "champion":
-                model, lane = self._models[slot.process], kept.get(slot.key)
-                if lane is None or lane.slot != slot or lane.model is not model:
-                    lane = Lane(slot, model, Checker(slot.contract), self._predictor.see, self._predictor.shed)
-                lanes.append(lane)
-        slot = next(slot for slot in slots if slot.role == "champion")
-        self.routes[name] = Route(slot, self._models[slot.process], Checker(slot.contract), lanes)
+        before = [lane for route in (old, *old.arms) for lane in route.lanes] if old else []
+        kept = {(lane.slot.key, lane.slot.role): lane for lane in before}
+
+        def lane_of(slot: Slot) -> Lane:
+            model, lane = self._models[slot.process], kept.get((slot.key, slot.role))
+            if lane is None or lane.slot != slot or lane.model is not model:
+                lane = Lane(slot, model, Checker(slot.contract), self._predictor.see, self._predictor.shed)
+            return lane
+
+        def route_of(slot: Slot, lanes: list[Lane], share: Share | None = None) -> Route:
+            return Route(slot, self._models[slot.process], Checker(slot.contract), lanes, share)
+
+        champion = next(slot for slot in slots if slot.role == "champion")
+        beside = [lane_of(slot) for slot in slots if slot.role in ("shadow", "guard")]
+        sharing = [slot for slot in slots if slot.role in SHARING and self._models[slot.process].ready.is_set()]
+        # Champion and canary see each other's requests afterwards: what one did not answer it is compared on.
+        seen = [lane_of(replace(slot, role="shadow")) for slot in sharing if slot.role == "canary"]
+        watching = lane_of(replace(champion, role="shadow")) if seen else None
+        arms = [
+            route_of(
+                slot,
+                [*beside, watching] if watching and slot.role == "canary" else [],
+                Share(slot.share, slot.salt or slot.key, slot.unit),
+            )
+            for slot in sharing
+        ]
+        self.routes[name] = replace(route_of(champion, [*beside, *seen]), arms=tuple(arms))
         self._retire()
 
     def _retire(self) -> None:
-        used = {id(route.model) for route in self.routes.values()}
-        used |= {id(lane.model) for route in self.routes.values() for lane in route.lanes}
+        used = {model for route in self.routes.values() for model in models_of(route)}
         wanted = {slot.process for slot in self.assignment.slots} if self.assignment else set()
         for key, model in list(self._models.items()):
             if key not in wanted and id(model) not in used:

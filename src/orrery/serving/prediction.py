@@ -8,16 +8,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
-import msgspec
-
 from orrery.errors import NotAllowed, OrreryError
 from orrery.serving.assignment import Slot
-from orrery.serving.contract import Broken, Checker, Columns, masked, refuse
+from orrery.serving.contract import Broken, Columns, masked, refuse
 from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
-from orrery.serving.models import Model, Output
+from orrery.serving.models import Output
 from orrery.serving.refusals import ModelFailed, Unavailable
 from orrery.serving.requests import Answer, Request
+from orrery.serving.route import Route
 from orrery.serving.shadow import Lane
 
 
@@ -29,31 +28,6 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Write out what is held back."""
-
-
-class Route(msgspec.Struct):
-    """Who answers in one environment for one model, and who rides along; replaced as a whole.
-
-    Parameters
-    ----------
-    slot, model, checker : the champion.
-    lanes : the challengers.
-    """
-
-    slot: Slot
-    model: Model
-    checker: Checker
-    lanes: list[Lane]
-
-    def hold(self) -> None:
-        """Keep the challengers until :meth:`release`, because they will be shown a request."""
-        for lane in self.lanes:
-            lane.model.hold()
-
-    def release(self) -> None:
-        """Undo one :meth:`hold`."""
-        for lane in self.lanes:
-            lane.model.release()
 
 
 class NotWritten(OrreryError):

@@ -26,9 +26,10 @@ from orrery.serving import forms, open_inference
 from orrery.serving.fleet import Fleet
 from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
-from orrery.serving.prediction import Now, Predictor, Route, microseconds
+from orrery.serving.prediction import Now, Predictor, microseconds
 from orrery.serving.refusals import ModelFailed, Overloaded, TooLarge, Unavailable, WrongKind
 from orrery.serving.requests import Answer, Request
+from orrery.serving.route import Route
 from orrery.types import PRODUCTION, parse_instant
 
 MAX_BODY = 32 << 20
@@ -96,6 +97,9 @@ class Server:
         try:
             headers = scope.headers
             request, wanted = _read(parts[-1], headers.get("content-type", ""), body, headers.get("x-request-id"))
+            route = route.pick(request)
+            slot = route.slot
+            labels = (slot.model, environment, str(slot.version), slot.role)
             open_inference.check(wanted, slot)
             at = self._at(headers)
             wait = "wait-shadow" in headers.get("prefer", "")
@@ -118,12 +122,12 @@ class Server:
             self._metrics.durations.add((slot.model, environment), time.perf_counter() - began)
 
     def _find(self, environment: str, parts: list[str]) -> Route:
-        """Return the route that a path names.
+        """Return the route that a path names; where it names a version, that version alone.
 
         Raises
         ------
         NotFound
-            If there is none, or the version that is named is not the one that answers.
+            If there is none, or the version that is named does not answer.
         Unavailable
             If nothing was assigned yet.
         """
@@ -146,9 +150,13 @@ class Server:
             if self._fleet.assignment is None:
                 raise Unavailable("This server was not told yet what to serve.", todo="Send it again in a moment.")
             raise NotFound(f"{name!r} is not served in {environment}.")
-        if version not in ("", str(route.slot.version)):
-            raise NotFound(f"Version {route.slot.version} of {name} answers in {environment}, and no other.")
-        return route
+        if not version:
+            return route
+        if (pinned := route.pinned(version)) is None:
+            known = " and ".join(map(str, route.versions()))
+            word = f"Version {known} of {name} answers" if not route.arms else f"Versions {known} of {name} answer"
+            raise NotFound(f"{word} in {environment}, and no other.")
+        return pinned
 
     def _only(self, environment: str) -> str:
         """Return the one model that is served in an environment."""
