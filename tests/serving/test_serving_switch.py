@@ -74,7 +74,7 @@ def test_twenty_switches_under_load_lose_no_request(server: Any) -> None:
 
 def test_an_old_version_finishes_what_it_was_asked(server: Any) -> None:
     server.start()
-    server.assign(server.slot(1, plan={"sleep": 1.0}))
+    server.assign(server.slot(1, plan={"sleep": 3.0}))
     answers: list[int] = []
     thread = threading.Thread(target=lambda: answers.append(server.predict().json()["version"]))
     thread.start()
@@ -162,7 +162,7 @@ def test_an_environment_has_its_own_versions_and_shares_processes(server: Any) -
     assert post("/models/n/predict", json={"age": 1}).json()["version"] == 9
     assert len(server.models()) == 3
     several = post("/invocations", json={"inputs": {"age": [1]}})
-    assert (several.status_code, "2 models are served" in several.json()["error"]) == (404, True)
+    assert (several.status_code, "2 models are served" in several.json()["message"]) == (404, True)
     assert post("/env/staging/invocations", json={"inputs": {"age": [1]}}).status_code == 200
     server.assign(server.slot(1))
     assert post("/env/staging/models/m/predict", json={"age": 1}).status_code == 404
@@ -207,7 +207,7 @@ def test_polling_costs_little_and_counts_are_reported(server: Any) -> None:
 
 def test_sigterm_finishes_what_runs(server: Any) -> None:
     server.start()
-    server.assign(server.slot(1, plan={"sleep": 1.0}), server.slot(2, "shadow"))
+    server.assign(server.slot(1, plan={"sleep": 3.0}), server.slot(2, "shadow"))
     answers: list[int] = []
     thread = threading.Thread(target=lambda: answers.append(server.predict().status_code))
     thread.start()

@@ -1,38 +1,41 @@
-"""The Open Inference Protocol, version 2, over REST: one tensor for each input column, one for each output.
+"""The Open Inference Protocol, version 2, over REST, with the extension for tensors as bytes.
 
-A null in ``data`` is a missing value; that is our extension, the protocol has none.
+One tensor for each input column, or one for all numeric columns; one for each output. Where tensors come as bytes, the
+header ``Inference-Header-Content-Length`` says how many bytes of the body are JSON; the tensors follow in their order.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
 from orrery.errors import NotUnderstood
+from orrery.serving import tensors
 from orrery.serving.assignment import Slot
-from orrery.serving.requests import Answer, Request, request
+from orrery.serving.requests import JSON, Answer, Asked, Given, Headers, request
+from orrery.serving.route import Route
 
-_INTEGERS = frozenset(f"{sign}INT{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
-_FLOATS = frozenset({"FP16", "FP32", "FP64", "BF16"})
-_BY_KIND = {
-    **{"integer": "INT64", "boolean": "BOOL", "number": "FP64"},
-    **{"Int64": "INT64", "Boolean": "BOOL", "Float64": "FP64"},
-}
-"""The types of a contract, and those that a model process tells; everything else is text."""
+EXTENSIONS = ["binary_tensor_data"]
+PLATFORM = "orrery_python"
+
+_HEADER_LENGTH = "inference-header-content-length"
+_REFUSED = ("classification", "shared_memory_region")
 
 
-class Tensor(msgspec.Struct):
+class Input(msgspec.Struct):
     """One input."""
 
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] | None = None
     parameters: dict[str, Any] | None = None
 
 
-class Wanted(msgspec.Struct):
+class Output(msgspec.Struct):
     """One output that the caller wants."""
 
     name: str
@@ -42,37 +45,88 @@ class Wanted(msgspec.Struct):
 class InferRequest(msgspec.Struct):
     """The body of ``infer``."""
 
-    inputs: list[Tensor]
+    inputs: list[Input]
     id: str | None = None
-    outputs: list[Wanted] | None = None
+    outputs: list[Output] | None = None
     parameters: dict[str, Any] | None = None
 
 
-_decoder = msgspec.json.Decoder(InferRequest)
+class Wish(NamedTuple):
+    """An output that the caller wants, and whether as bytes."""
+
+    name: str
+    raw: bool
 
 
-def read(body: bytes, fallback_id: str | None) -> tuple[Request, list[str] | None]:
-    """Return the request and the names of the outputs that it wants (nothing: all).
+_decode = msgspec.json.Decoder(InferRequest).decode
+
+
+def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
+    """Return what a body asks for.
 
     Raises
     ------
     NotUnderstood
         If the body is not what the protocol asks for; the error names column and row.
     """
+    body, raw = given.body, memoryview(b"")
+    if (length := given.headers.get(_HEADER_LENGTH)) is not None:
+        if not (length.isascii() and length.isdigit()) or int(length) > len(body):
+            raise NotUnderstood(f"Inference-Header-Content-Length is {length!r}, and the body has {len(body)} bytes.")
+        body, raw = body[: int(length)], memoryview(body)[int(length) :]
     try:
-        asked = _decoder.decode(body)
+        asked = _decode(body)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise NotUnderstood(f"The request cannot be read: {_said(error)}") from None
-    columns: dict[str, list[Any]] = {}
+        deep = isinstance(error, RecursionError)
+        raise NotUnderstood(f"The request cannot be read: {'it is nested too deeply' if deep else error}.") from None
+    found = []
     for tensor in asked.inputs:
-        if tensor.name in columns:
-            raise NotUnderstood(f"Column {tensor.name} is there twice.")
-        columns[tensor.name] = _values(tensor)
-    wanted = [output.name for output in asked.outputs] if asked.outputs else None
-    return request(columns, asked.id or fallback_id), wanted
+        data = tensor.data
+        if data is None:
+            data, raw = _cut(tensor, raw)
+        found.append(tensors.Tensor(tensor.name, tensor.datatype, tensor.shape, data))
+    if raw:
+        raise NotUnderstood(f"The body has {len(raw)} bytes more than its tensors.")
+    columns = tensors.columns_of(found, known)
+    wishes = _wishes(asked, slot)
+    return Asked(
+        request(columns, asked.id or given.id), _write_json if wishes is None else partial(_write, wishes=wishes)
+    )
 
 
-def check(wanted: list[str] | None, slot: Slot) -> None:
+def _cut(tensor: Input, raw: memoryview) -> tuple[list[Any], memoryview]:
+    """Return a tensor's values, and the bytes after it."""
+    parameters = tensor.parameters or {}
+    _refuse_parameters(tensor.name, parameters)
+    size = parameters.get("binary_data_size")
+    if size is None:
+        raise NotUnderstood(f"Column {tensor.name} has no data.", todo="Send data, or binary_data_size and its bytes.")
+    if type(size) is not int or not 0 <= size <= len(raw):
+        raise NotUnderstood(f"Column {tensor.name} has binary_data_size {size!r}, and {len(raw)} bytes are left.")
+    return tensors.unpacked(tensor.name, tensor.datatype, tensor.shape, raw[:size]), raw[size:]
+
+
+def _refuse_parameters(name: str, parameters: Mapping[str, Any]) -> None:
+    for word in _REFUSED:
+        if word in parameters:
+            raise NotUnderstood(f"{name} has the parameter {word}, which is not understood here.")
+
+
+def _wishes(asked: InferRequest, slot: Slot) -> list[Wish] | None:
+    """Return the outputs that a request wants; nothing: all of them as JSON."""
+    as_bytes = bool(asked.parameters and asked.parameters.get("binary_data_output"))
+    if not asked.outputs:
+        return [Wish(name, True) for name, _ in outputs(slot)] if as_bytes else None
+    wishes = []
+    for output in asked.outputs:
+        parameters = output.parameters or {}
+        _refuse_parameters(output.name, parameters)
+        wishes.append(Wish(output.name, bool(parameters.get("binary_data", as_bytes))))
+    check([wish.name for wish in wishes], slot)
+    return wishes
+
+
+def check(wanted: Sequence[str], slot: Slot) -> None:
     """Check that the model has the outputs that are wanted.
 
     Raises
@@ -81,23 +135,42 @@ def check(wanted: list[str] | None, slot: Slot) -> None:
         If it does not.
     """
     known = [name for name, _ in outputs(slot)]
-    for name in wanted or ():
+    for name in wanted:
         if name not in known:
             raise NotUnderstood(f"This model has no output {name}.", todo=f"Ask for {', '.join(known)}.")
 
 
-def write(answer: Answer, wanted: list[str] | None) -> bytes:
-    """Return the body of the answer, with the outputs that are wanted (nothing: all)."""
-    found = tensors(answer)
+def _write_json(answer: Answer) -> tuple[Headers, bytes]:
+    return [JSON], msgspec.json.encode(_body(answer, list(answered(answer).values())))
+
+
+def _write(answer: Answer, wishes: list[Wish]) -> tuple[Headers, bytes]:
+    found, written, raw = answered(answer), [], []
+    for name, as_bytes in wishes:
+        tensor = found[name]
+        if as_bytes:
+            packed = tensors.packed(tensor["datatype"], tensor["data"])
+            raw.append(packed)
+            tensor = {word: tensor[word] for word in ("name", "datatype", "shape")}
+            tensor["parameters"] = {"binary_data_size": len(packed)}
+        written.append(tensor)
+    head = msgspec.json.encode(_body(answer, written))
+    if not raw:
+        return [JSON], head
+    headers = [("content-type", "application/octet-stream"), (_HEADER_LENGTH, str(len(head)))]
+    return headers, b"".join([head, *raw])
+
+
+def _body(answer: Answer, written: list[dict[str, Any]]) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model_name": answer.slot.model,
         "model_version": str(answer.slot.version),
         "id": answer.request.id,
-        "outputs": [found[name] for name in wanted] if wanted else list(found.values()),
+        "outputs": written,
     }
     if parameters := answer.parameters:
         body["parameters"] = parameters
-    return msgspec.json.encode(body)
+    return body
 
 
 def outputs(slot: Slot) -> list[tuple[str, str]]:
@@ -107,7 +180,7 @@ def outputs(slot: Slot) -> list[tuple[str, str]]:
     return [("probability", "FP64"), ("prediction", "INT64")]
 
 
-def tensors(answer: Answer) -> dict[str, dict[str, Any]]:
+def answered(answer: Answer) -> dict[str, dict[str, Any]]:
     """Return the outputs of an answer by name."""
     rows = answer.output
     return {
@@ -129,15 +202,15 @@ def likely(row: list[Any]) -> int | None:
     return int(row[0] >= 0.5) if len(row) == 1 else row.index(max(row))
 
 
-def describe(slot: Slot, columns: dict[str, Any]) -> dict[str, Any]:
+def describe(route: Route) -> dict[str, Any]:
     """Return the model's metadata."""
-    names = slot.columns or columns
+    slot, known = route.slot, route.columns
     return {
         "name": slot.model,
-        "versions": [str(slot.version)],
-        "platform": "orrery_python",
+        "versions": [str(version) for version in route.versions()],
+        "platform": PLATFORM,
         "inputs": [
-            {"name": name, "datatype": _BY_KIND.get(str(kind), "BYTES"), "shape": [-1]} for name, kind in names.items()
+            {"name": name, "datatype": tensors.datatype_of(kind), "shape": [-1]} for name, kind in known.items()
         ],
         "outputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in outputs(slot)],
     }
@@ -147,50 +220,3 @@ def _tensor(name: str, datatype: str, rows: list[list[Any]]) -> dict[str, Any]:
     width = len(rows[0])
     shape = [len(rows)] if width == 1 else [len(rows), width]
     return {"name": name, "datatype": datatype, "shape": shape, "data": [value for row in rows for value in row]}
-
-
-def _values(tensor: Tensor) -> list[Any]:
-    name, shape, values = tensor.name, tensor.shape, tensor.data
-    if not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)):
-        raise NotUnderstood(
-            f"Column {name} has the shape {shape}.", todo="Send one tensor for each column: [n] or [n, 1]."
-        )
-    if values and type(values[0]) is list:
-        values = _flat(name, values)
-    if len(values) != shape[0]:
-        raise NotUnderstood(f"Column {name} has the shape {shape} and {len(values)} values.")
-    kind = tensor.datatype
-    fits: frozenset[type]
-    if kind in _FLOATS:
-        fits = frozenset({float, int})
-    elif kind in _INTEGERS:
-        fits = frozenset({int})
-    elif kind == "BOOL":
-        fits = frozenset({bool})
-    elif kind == "BYTES":
-        fits = frozenset({str})
-    else:
-        raise NotUnderstood(f"Column {name} has the unknown datatype {kind!r}.", todo="Use FP64, INT64, BOOL or BYTES.")
-    if not set(map(type, values)) <= fits:
-        for row, value in enumerate(values):
-            if value is not None and type(value) not in fits:
-                raise NotUnderstood(f"Column {name} of row {row} holds {_short(value)}, which is not {kind}.")
-    return values
-
-
-def _flat(name: str, values: list[Any]) -> list[Any]:
-    flat: list[Any] = []
-    for row, value in enumerate(values):
-        if type(value) is not list or len(value) != 1:
-            raise NotUnderstood(f"Column {name} of row {row} is not one value.")
-        flat.append(value[0])
-    return flat
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _said(error: Exception) -> str:
-    return "it is nested too deeply." if isinstance(error, RecursionError) else f"{error}."

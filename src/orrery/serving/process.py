@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Literal
 
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.server.embed import Server as Granian
 
 from orrery.errors import Damaged, NotAllowed
@@ -22,11 +23,13 @@ from orrery.serving.assignment import AssignmentFile
 from orrery.serving.channel import Spawn
 from orrery.serving.channel import spawn as leashed
 from orrery.serving.control import ControlLink
+from orrery.serving.door import Limits
 from orrery.serving.fleet import Fleet
 from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.prediction import Journal, Predictor, microseconds
 from orrery.serving.server import Server
+from orrery.serving.service import Service
 from orrery.settings import Settings
 from orrery.timeline.clock import clock_of
 
@@ -40,6 +43,7 @@ def serve(
     journal: Journal | None = None,
     full: Literal["refuse", "shed"] = "refuse",
     fsync: Literal["always", "interval", "never"] = "interval",
+    limits: Limits | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish what runs; return the exit code.
 
@@ -50,6 +54,7 @@ def serve(
     journal : gets the predictions; by default the one in ``serving/journal`` in the home folder.
     full : what to do when the journal cannot be written: ``refuse`` requests, or answer and ``shed`` the record.
     fsync : when the default journal is forced to the disk, to survive a loss of power, too.
+    limits : what is refused at the door.
 
     Raises
     ------
@@ -63,13 +68,15 @@ def serve(
 
             journal = Default(folder / "journal", f"serving-{settings.serving_port}", fsync=fsync)
         try:
-            asyncio.run(_run(settings, spawn, journal, full))
+            asyncio.run(_run(settings, spawn, journal, full, limits or Limits()))
         finally:
             journal.close()
     return 0
 
 
-async def _run(settings: Settings, spawn: Spawn, journal: Journal, full: Literal["refuse", "shed"]) -> None:
+async def _run(
+    settings: Settings, spawn: Spawn, journal: Journal, full: Literal["refuse", "shed"], limits: Limits
+) -> None:
     metrics, clock = Metrics(), clock_of(settings)
     predictor = Predictor(journal, metrics, full)
     file = AssignmentFile(settings.folder("serving") / "assignment.json")
@@ -89,17 +96,22 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, full: Literal
             last = None
         if last is not None:
             fleet.apply(last)
-        app = Server(
-            fleet, predictor, metrics, lambda: microseconds(clock.now()), settings.replay, version("orrery-ml")
+        service = Service(
+            fleet,
+            predictor,
+            metrics,
+            lambda: microseconds(clock.now()),
+            version=version("orrery-ml"),
+            replay=settings.replay,
         )
         following = asyncio.create_task(link.run())
-        await _listen(app, settings.serving_port)
+        await _listen(Server(service, limits), settings.serving_port, limits)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await fleet.stop()
 
 
-async def _listen(app: Server, port: int) -> None:
+async def _listen(app: Server, port: int, limits: Limits) -> None:
     """Answer requests until a signal comes, and finish those that are running then."""
     server = Granian(
         app,
@@ -108,7 +120,11 @@ async def _listen(app: Server, port: int) -> None:
         interface=Interfaces.RSGI,
         http=HTTPModes.http1,
         websockets=False,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(1000 * limits.header_seconds), max_buffer_size=limits.header
+        ),
         backlog=1024,
+        backpressure=limits.connections,
         log_enabled=False,
     )
     loop = asyncio.get_running_loop()

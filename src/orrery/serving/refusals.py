@@ -1,11 +1,12 @@
-"""What a request can be refused for, beyond the errors that every part of orrery shares.
+"""What a request can be refused for, beyond the errors that every part of orrery shares, and how each protocol says so.
 
 ::
 
     OrreryError
     ├── NotUnderstood
     │   ├── TooLarge        the body or the number of rows is over the limit
-    │   └── WrongKind       the content type is none that is read here
+    │   ├── TooSlow         the body did not arrive in time
+    │   └── WrongKind       the content type or encoding is none that is read here
     ├── Overloaded          too many requests wait already
     ├── Unavailable         the model cannot answer now
     └── ModelFailed         the model's own code failed on this request
@@ -13,11 +14,17 @@
 
 from __future__ import annotations
 
-from orrery.errors import NotUnderstood, OrreryError
+from typing import NamedTuple
+
+from orrery.errors import ContractBroken, NotFound, NotUnderstood, OrreryError
 
 
 class TooLarge(NotUnderstood):
     """The request is larger than this server reads."""
+
+
+class TooSlow(NotUnderstood):
+    """The request's body did not arrive in time."""
 
 
 class WrongKind(NotUnderstood):
@@ -34,3 +41,44 @@ class Unavailable(OrreryError):
 
 class ModelFailed(OrreryError):
     """The model failed on this request."""
+
+
+class Code(NamedTuple):
+    """What one refusal is called.
+
+    Parameters
+    ----------
+    http : status of HTTP.
+    grpc : name of gRPC's status code.
+    mlflow : MLflow's ``error_code``.
+    """
+
+    http: int
+    grpc: str
+    mlflow: str
+
+
+FAILED = Code(500, "INTERNAL", "INTERNAL_ERROR")
+"""What an error is called that nobody foresaw."""
+
+CODES: tuple[tuple[type[OrreryError], Code], ...] = (
+    (TooLarge, Code(413, "RESOURCE_EXHAUSTED", "BAD_REQUEST")),
+    (TooSlow, Code(408, "DEADLINE_EXCEEDED", "BAD_REQUEST")),
+    (WrongKind, Code(415, "INVALID_ARGUMENT", "BAD_REQUEST")),
+    (ContractBroken, Code(422, "INVALID_ARGUMENT", "INVALID_PARAMETER_VALUE")),
+    (NotUnderstood, Code(400, "INVALID_ARGUMENT", "BAD_REQUEST")),
+    (NotFound, Code(404, "NOT_FOUND", "RESOURCE_DOES_NOT_EXIST")),
+    (Overloaded, Code(429, "RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED")),
+    (Unavailable, Code(503, "UNAVAILABLE", "TEMPORARILY_UNAVAILABLE")),
+    (ModelFailed, FAILED),
+)
+
+
+def code_of(error: BaseException) -> Code:
+    """Return what an error is called."""
+    return next((code for kind, code in CODES if isinstance(error, kind)), FAILED)
+
+
+def said(error: BaseException) -> str:
+    """Return what the caller is told: nothing of the server's inside."""
+    return str(error) if isinstance(error, OrreryError) else "This server failed; its log says how."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -15,6 +16,9 @@ from orrery.serving.refusals import TooLarge
 
 MAX_ROWS = 100_000
 MAX_ID = 200
+
+Headers = list[tuple[str, str]]
+JSON = ("content-type", "application/json")
 
 _CELLS = frozenset({int, float, str, bool, type(None)})
 _boot, _numbers = os.urandom(8).hex(), count()
@@ -61,6 +65,52 @@ class Answer(msgspec.Struct):
         """What the caller should know besides the numbers; empty in the good case."""
         said = {"broken": self.broken, "missing": self.missing, "extra": self.extra}
         return {name: value for name, value in said.items() if value}
+
+
+class Fields(Protocol):
+    """The header fields of a request; names are in lower case."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a field's text."""
+
+
+class Given(NamedTuple):
+    """A request as it came over HTTP.
+
+    Parameters
+    ----------
+    body : its content, unpacked.
+    headers : its header fields.
+    """
+
+    body: bytes
+    headers: Fields
+
+    @property
+    def kind(self) -> str:
+        """The content type, without parameters; empty if there is none."""
+        return str(self.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+    @property
+    def id(self) -> str | None:
+        """The id that the caller gave in the header ``X-Request-Id``."""
+        found: str | None = self.headers.get("x-request-id")
+        return found
+
+
+Write = Callable[[Answer], tuple[Headers, bytes]]
+"""Puts an answer into the form in which it was asked for: header fields, and the content."""
+
+
+class Asked(NamedTuple):
+    """What was understood of a request, and how its answer is written."""
+
+    request: Request
+    write: Write
+
+
+Read = Callable[[Given, Slot, Mapping[str, Any]], Asked]
+"""Understands a request; gets the slot that will answer, and the model's columns with their types, in order."""
 
 
 def request(columns: Columns, given_id: object = None, single: bool = False) -> Request:

@@ -77,6 +77,11 @@ class Route(msgspec.Struct):
     share: Share | None = None
     arms: tuple[Route, ...] = ()
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The model's columns and their types, in order."""
+        return self.slot.columns or self.model.columns
+
     def pick(self, request: Request) -> Route:
         """Return the route of the version that answers a request; this one where nobody else answers a share."""
         for arm in self.arms:

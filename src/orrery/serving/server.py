@@ -5,15 +5,16 @@
     /v2  /v2/health/live  /v2/health/ready                      Open Inference Protocol, version 2
     /v2/models  /v2/models/M[/versions/V][/ready|/infer]
     /invocations  /models/M/invocations  /ping  /health         MLflow's scoring server
-    /models/M/predict                                           {"column": value}, or a list of such
+    /version
+    /models/M/predict                                           {"column": value}, a list of such, or Arrow
     /metrics                                                    Prometheus
+    /openapi.json                                               what is above, for programs
 
 All of them also below ``/env/ENVIRONMENT``; without that it is production.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 import traceback
 from typing import Any
@@ -21,34 +22,21 @@ from typing import Any
 import msgspec
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope  # type: ignore[attr-defined]
 
-from orrery.errors import ContractBroken, NotFound, NotUnderstood, OrreryError
-from orrery.serving import forms, open_inference
-from orrery.serving.fleet import Fleet
+from orrery.errors import NotFound, OrreryError
+from orrery.serving import invocations, open_inference, plain, trace
+from orrery.serving.door import Door, Limits, packed
 from orrery.serving.log import say
-from orrery.serving.metrics import Metrics
-from orrery.serving.prediction import Now, Predictor, microseconds
-from orrery.serving.refusals import ModelFailed, Overloaded, TooLarge, Unavailable, WrongKind
-from orrery.serving.requests import Answer, Request
+from orrery.serving.prediction import microseconds
+from orrery.serving.refusals import code_of, said
+from orrery.serving.requests import JSON, Given, Headers, Read
 from orrery.serving.route import Route
+from orrery.serving.service import Service
 from orrery.types import PRODUCTION, parse_instant
 
-MAX_BODY = 32 << 20
-SHADOW_PATIENCE = 120.0
+READS: dict[str, Read] = {"infer": open_inference.read, "invocations": invocations.read, "predict": plain.read}
+"""The last word of a path that predicts, and who understands what is sent there."""
 
-Headers = list[tuple[str, str]]
-Found = tuple[Request, list[str] | None]
-
-_JSON = ("content-type", "application/json")
-_STATUS: tuple[tuple[type[OrreryError], int], ...] = (
-    (TooLarge, 413),
-    (WrongKind, 415),
-    (ContractBroken, 422),
-    (NotUnderstood, 400),
-    (NotFound, 404),
-    (Overloaded, 429),
-    (Unavailable, 503),
-    (ModelFailed, 500),
-)
+_NOBODY = ("", "", "", "")
 
 
 class Server:
@@ -56,80 +44,65 @@ class Server:
 
     Parameters
     ----------
-    fleet, predictor, metrics : what answers.
-    now : the time.
-    replay : whether the header ``X-Orrery-At`` says the time of a request.
-    version : of orrery, for the metadata.
+    service : answers them.
+    limits : what is refused at the door.
     """
 
-    def __init__(
-        self, fleet: Fleet, predictor: Predictor, metrics: Metrics, now: Now, replay: bool, version: str
-    ) -> None:
-        self._fleet, self._predictor, self._metrics = fleet, predictor, metrics
-        self._now, self._replay, self._version = now, replay, version
+    def __init__(self, service: Service, limits: Limits) -> None:
+        self._service, self._door = service, Door(limits)
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
         """Answer one request."""
+        verb = ""
         try:
             parts = scope.path.strip("/").split("/")
             environment = PRODUCTION
             if parts[0] == "env" and len(parts) > 1:
                 environment, parts = parts[1], parts[2:] or [""]
             verb = parts[-1]
-            if verb in ("infer", "invocations", "predict") and scope.method == "POST":
+            if verb in READS and scope.method == "POST":
                 await self._predict(scope, proto, environment, parts)
             else:
                 self._tell(scope, proto, environment, parts)
         except (ProtocolClosed, ProtocolError):  # the caller has gone
             return
         except OrreryError as error:
-            self._refuse(proto, error, ("", "", "", ""))
+            self._refuse(proto, error, verb, _NOBODY)
         except Exception as error:
             say(traceback.format_exc())
-            self._refuse(proto, error, ("", "", "", ""))
+            self._refuse(proto, error, verb, _NOBODY)
 
     async def _predict(self, scope: Scope, proto: HTTPProtocol, environment: str, parts: list[str]) -> None:
-        body = await _body(scope, proto)
-        began = time.perf_counter()
-        route = self._find(environment, parts)
-        slot = route.slot
-        labels = (slot.model, environment, str(slot.version), slot.role)
-        try:
-            headers = scope.headers
-            request, wanted = _read(parts[-1], headers.get("content-type", ""), body, headers.get("x-request-id"))
-            route = route.pick(request)
+        fields, verb, service = scope.headers, parts[-1], self._service
+        with self._door.enter() as visit:
+            given = Given(await visit.body(fields, proto), fields)
+            began = time.perf_counter()
+            route = self._find(environment, parts)
             slot = route.slot
             labels = (slot.model, environment, str(slot.version), slot.role)
-            open_inference.check(wanted, slot)
-            at = self._at(headers)
-            wait = "wait-shadow" in headers.get("prefer", "")
-            route.hold()
             try:
-                answer = await self._predictor.answer(route, request, at)
-                data = _write(parts[-1], answer, wanted)
-                if wait and route.lanes:
-                    await asyncio.wait([lane.put(request, at) for lane in route.lanes], timeout=SHADOW_PATIENCE)
-                proto.response_bytes(200, [_JSON, ("x-request-id", request.id)], data)
-                if not wait:
-                    for lane in route.lanes:
-                        lane.offer(request, at)
-            finally:
-                route.release()
-        except OrreryError as error:
-            self._refuse(proto, error, labels)
-        else:
-            self._metrics.requests.add((*labels, "200"))
-            self._metrics.durations.add((slot.model, environment), time.perf_counter() - began)
+                asked = READS[verb](given, slot, route.columns)
+                route = route.pick(asked.request)
+                slot = route.slot
+                labels = (slot.model, environment, str(slot.version), slot.role)
+                wait = "wait-shadow" in fields.get("prefer", "")
+                answer = await service.answer(route, asked.request, self._at(fields), wait=wait)
+                headers, content = asked.write(answer)
+                headers.append(("x-request-id", asked.request.id))
+                _respond(proto, fields, headers, content)
+            except OrreryError as error:
+                self._refuse(proto, error, verb, labels)
+            else:
+                service.metrics.requests.add((*labels, "200"))
+                service.metrics.durations.add((slot.model, environment), time.perf_counter() - began)
 
     def _find(self, environment: str, parts: list[str]) -> Route:
         """Return the route that a path names; where it names a version, that version alone.
 
         Raises
         ------
-        NotFound
-            If there is none, or the version that is named does not answer.
-        Unavailable
-            If nothing was assigned yet.
+        NotFound, Unavailable
+            As :meth:`Service.find`, and for a path that names nothing.
         """
         version = ""
         match parts:
@@ -145,22 +118,11 @@ class Server:
                 name = self._only(environment)
             case _:
                 raise NotFound(f"There is nothing at /{'/'.join(parts)}.")
-        route = self._fleet.routes.get((environment, name))
-        if route is None:
-            if self._fleet.assignment is None:
-                raise Unavailable("This server was not told yet what to serve.", todo="Send it again in a moment.")
-            raise NotFound(f"{name!r} is not served in {environment}.")
-        if not version:
-            return route
-        if (pinned := route.pinned(version)) is None:
-            known = " and ".join(map(str, route.versions()))
-            word = f"Version {known} of {name} answers" if not route.arms else f"Versions {known} of {name} answer"
-            raise NotFound(f"{word} in {environment}, and no other.")
-        return pinned
+        return self._service.find(environment, name, version)
 
     def _only(self, environment: str) -> str:
         """Return the one model that is served in an environment."""
-        served = [model for place, model in self._fleet.routes if place == environment]
+        served = self._service.models(environment)
         if len(served) > 1:
             what = f"{len(served)} models are served in {environment}."
             raise NotFound(what, todo="Send it to /models/NAME/invocations.")
@@ -171,74 +133,58 @@ class Server:
         if scope.method not in ("GET", "HEAD"):
             _json(proto, 405, {"error": f"{scope.method} is not understood at {scope.path}."}, [("allow", "GET")])
             return
-        fleet = self._fleet
+        fleet, service = self._service.fleet, self._service
         match parts:
             case ["v2"]:
-                _json(proto, 200, {"name": "orrery", "version": self._version, "extensions": []})
+                extensions = open_inference.EXTENSIONS
+                _json(proto, 200, {"name": "orrery", "version": service.version, "extensions": extensions})
             case ["v2", "health", "live"]:
                 _json(proto, 200, {"live": True})
             case ["v2", "health", "ready"] | ["ping"] | ["health"]:
                 _json(proto, 200 if fleet.ready else 503, {"ready": fleet.ready})
             case ["v2", "models"]:
-                _json(proto, 200, {"models": [model for place, model in fleet.routes if place == environment]})
+                _json(proto, 200, {"models": service.models(environment)})
+            case ["version"]:
+                proto.response_str(200, [("content-type", "text/plain")], service.version)
             case ["metrics"]:
-                proto.response_str(200, [("content-type", "text/plain; version=0.0.4")], self._metrics.text())
+                proto.response_str(200, [("content-type", "text/plain; version=0.0.4")], service.metrics.text())
             case ["v2", "models", _, "ready"] | ["v2", "models", _, "versions", _, "ready"]:
                 route = self._find(environment, parts)
                 ready = route.model.ready.is_set()
                 _json(proto, 200 if ready else 503, {"name": route.slot.model, "ready": ready})
             case ["v2", "models", _] | ["v2", "models", _, "versions", _]:
                 route = self._find(environment, parts)
-                _json(proto, 200, open_inference.describe(route.slot, route.model.columns))
-            case [*_, "infer" | "invocations" | "predict"]:
+                _json(proto, 200, open_inference.describe(route))
+            case [*_, verb] if verb in READS:
                 _json(proto, 405, {"error": "Predictions are asked for by POST."}, [("allow", "POST")])
             case _:
                 raise NotFound(f"There is nothing at {scope.path}.")
 
-    def _at(self, headers: Any) -> int:
-        if self._replay and (given := headers.get("x-orrery-at")):
+    def _at(self, fields: Any) -> int:
+        if self._service.replay and (given := fields.get("x-orrery-at")):
             return microseconds(parse_instant(given))
-        return self._now()
+        return self._service.now()
 
-    def _refuse(self, proto: HTTPProtocol, error: Exception, labels: tuple[str, str, str, str]) -> None:
-        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        known = isinstance(error, OrreryError)
-        headers = [("retry-after", "1")] if status in (429, 503) else []
-        if status == 413:  # the rest of the body is not read, so nothing can follow on this connection
+    def _refuse(self, proto: HTTPProtocol, error: Exception, verb: str, labels: tuple[str, str, str, str]) -> None:
+        code = code_of(error)
+        headers = [("retry-after", "1")] if code.http in (429, 503) else []
+        if code.http in (408, 413):  # the rest of the body is not read, so nothing can follow on this connection
             headers = [("connection", "close")]
-        self._metrics.requests.add((*labels, str(status)))
-        if status == 500:
+        self._service.metrics.requests.add((*labels, str(code.http)))
+        if code.http == 500:
             say(f"{'/'.join(labels)} {error!r}")
-        _json(proto, status, {"error": str(error) if known else "This server failed; its log says how."}, headers)
+        mlflow = {"error_code": code.mlflow, "message": said(error)}
+        _json(proto, code.http, mlflow if verb == "invocations" else {"error": said(error)}, headers)
 
 
-def _read(verb: str, content_type: str, body: bytes, given_id: str | None) -> Found:
-    if verb == "infer":
-        return open_inference.read(body, given_id)
-    if verb == "invocations":
-        return forms.read_invocations(content_type, body, given_id), None
-    return forms.read_plain(body, given_id), None
-
-
-def _write(verb: str, answer: Answer, wanted: list[str] | None) -> bytes:
-    if verb == "infer":
-        return open_inference.write(answer, wanted)
-    return forms.write_invocations(answer) if verb == "invocations" else forms.write_plain(answer)
-
-
-async def _body(scope: Scope, proto: HTTPProtocol) -> bytes:
-    length = scope.headers.get("content-length")
-    if length is not None:
-        if int(length) > MAX_BODY:
-            raise TooLarge(f"The request has {length} bytes.", todo=f"Send at most {MAX_BODY}.")
-        return await proto()
-    body = bytearray()
-    async for chunk in proto:
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise TooLarge(f"The request has more than {MAX_BODY} bytes.", todo="Send less at once.")
-    return bytes(body)
+def _respond(proto: HTTPProtocol, fields: Any, headers: Headers, content: bytes) -> None:
+    if (given := fields.get("traceparent")) and (joined := trace.joined(given)):
+        headers.append(("traceparent", joined))
+    if (small := packed(content, fields.get("accept-encoding"))) is not None:
+        headers += [("content-encoding", "gzip"), ("vary", "accept-encoding")]
+        content = small
+    proto.response_bytes(200, headers, content)
 
 
 def _json(proto: HTTPProtocol, status: int, content: dict[str, Any], headers: Headers | None = None) -> None:
-    proto.response_bytes(status, [_JSON, *(headers or ())], msgspec.json.encode(content))
+    proto.response_bytes(status, [JSON, *(headers or ())], msgspec.json.encode(content))

@@ -1,0 +1,160 @@
+"""The limits at the door: how many requests at once, how large, how slow; and bodies that come packed.
+
+What is refused here never reaches a model, and costs nobody else anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from granian.rsgi import HTTPProtocol  # type: ignore[attr-defined]
+
+from orrery.errors import NotUnderstood
+from orrery.serving.refusals import Overloaded, TooLarge, TooSlow, WrongKind
+
+PACKED_FROM = 64 << 10
+"""Bytes of an answer from which on it is packed for a caller who accepts that."""
+
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What one inference server takes on.
+
+    Parameters
+    ----------
+    body : bytes of one body, unpacked.
+    bodies : bytes of all bodies that are being worked on.
+    requests : predictions that are being worked on.
+    seconds : in which a body must be there.
+    header : bytes of the request line and the header fields together, about.
+    header_seconds : in which these must be there; an idle connection is closed after it, too.
+    connections : open at once; who comes then waits for one to close.
+    """
+
+    body: int = 32 << 20
+    bodies: int = 256 << 20
+    requests: int = 1024
+    seconds: float = 20.0
+    header: int = 64 << 10
+    header_seconds: float = 20.0
+    connections: int = 4096
+
+
+class Door:
+    """Lets requests in, and counts who is inside.
+
+    Parameters
+    ----------
+    limits : what is refused.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.inside = 0
+        self.held = 0
+
+    def enter(self) -> Visit:
+        """Let one request in, for as long as the context that is returned.
+
+        Raises
+        ------
+        Overloaded
+            If too many are inside.
+        """
+        if self.inside >= self.limits.requests:
+            raise Overloaded(f"{self.inside} requests are being answered.", todo="Send it again later.")
+        return Visit(self)
+
+
+class Visit:
+    """One request that is inside."""
+
+    __slots__ = ("_door", "_held")
+
+    def __init__(self, door: Door) -> None:
+        self._door, self._held = door, 0
+
+    def __enter__(self) -> Visit:
+        self._door.inside += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._door.inside -= 1
+        self._door.held -= self._held
+
+    def _hold(self, size: int) -> None:
+        """Take room for so many bytes."""
+        door = self._door
+        if self._held + size > door.limits.body:
+            raise TooLarge(
+                f"The request has more than {door.limits.body} bytes.", todo="Send fewer rows at once, or Arrow."
+            )
+        if door.held + size > door.limits.bodies:
+            raise Overloaded(f"Requests of {door.held} bytes are being answered.", todo="Send it again later.")
+        door.held += size
+        self._held += size
+
+    async def body(self, headers: Any, proto: HTTPProtocol) -> bytes:
+        """Return the body, unpacked.
+
+        Raises
+        ------
+        TooLarge
+            If it is over the limit.
+        TooSlow
+            If it takes too long to arrive.
+        Overloaded
+            If the bodies of all who are inside are.
+        WrongKind, NotUnderstood
+            If it is packed in a way that is not known, or not packed as it says.
+        """
+        seconds = self._door.limits.seconds
+        length = headers.get("content-length")
+        try:
+            if length is not None:
+                self._hold(int(length))
+                async with asyncio.timeout(seconds):
+                    body: bytes = await proto()
+            else:
+                parts = bytearray()
+                async with asyncio.timeout(seconds):
+                    async for chunk in proto:
+                        self._hold(len(chunk))
+                        parts += chunk
+                body = bytes(parts)
+        except TimeoutError:
+            raise TooSlow(f"The request's body was not there after {seconds:g} s.", todo="Send it again.") from None
+        encoding = headers.get("content-encoding")
+        return body if encoding is None else self._unpacked(body, encoding.strip().lower())
+
+    def _unpacked(self, body: bytes, encoding: str) -> bytes:
+        if encoding in ("", "identity"):
+            return body
+        if encoding not in _WINDOWS:
+            raise WrongKind(f"The content encoding {encoding} is not read here.", todo="Send gzip, deflate or nothing.")
+        limit = self._door.limits.body
+        unpack = zlib.decompressobj(_WINDOWS[encoding])
+        try:
+            found = unpack.decompress(body, limit + 1)
+        except zlib.error as error:
+            raise NotUnderstood(f"The request is not {encoding}: {error}.") from None
+        if len(found) > limit:
+            raise TooLarge(f"The request has more than {limit} bytes once it is unpacked.", todo="Send less at once.")
+        if not unpack.eof or unpack.unused_data:
+            raise NotUnderstood(f"The request is not {encoding}: it ends too early, or not where it says.")
+        self._door.held += len(found)
+        self._held += len(found)
+        return found
+
+
+def packed(content: bytes, accepts: str | None) -> bytes | None:
+    """Return a large answer packed with gzip if the caller accepts it, else nothing."""
+    if accepts is None or len(content) < PACKED_FROM or "gzip" not in accepts or "gzip;q=0" in accepts:
+        return None
+    pack = zlib.compressobj(1, wbits=16 + zlib.MAX_WBITS)
+    return pack.compress(content) + pack.flush()

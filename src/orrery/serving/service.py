@@ -1,0 +1,91 @@
+"""What all protocols share: who answers a request, the answer, and the challengers that see the request too."""
+
+from __future__ import annotations
+
+import asyncio
+
+from orrery.errors import NotFound
+from orrery.serving.fleet import Fleet
+from orrery.serving.metrics import Metrics
+from orrery.serving.prediction import Now, Predictor
+from orrery.serving.refusals import Unavailable
+from orrery.serving.requests import Answer, Request
+from orrery.serving.route import Route
+
+SHADOW_PATIENCE = 120.0
+
+
+class Service:
+    """Answers requests, whatever protocol they came in.
+
+    Parameters
+    ----------
+    fleet, predictor, metrics : what answers, and what counts.
+    now : the time.
+    version : of orrery, for the metadata.
+    replay : whether a caller may say the time of a request.
+    """
+
+    def __init__(
+        self, fleet: Fleet, predictor: Predictor, metrics: Metrics, now: Now, *, version: str, replay: bool = False
+    ) -> None:
+        self.fleet, self.metrics, self.now = fleet, metrics, now
+        self.version, self.replay = version, replay
+        self._predictor = predictor
+
+    def models(self, environment: str) -> list[str]:
+        """Return the names of the models that are served in an environment."""
+        return [model for place, model in self.fleet.routes if place == environment]
+
+    def find(self, environment: str, name: str, version: str = "") -> Route:
+        """Return the route to a model.
+
+        Parameters
+        ----------
+        version : the one that must answer; empty for any.
+
+        Raises
+        ------
+        NotFound
+            If there is no such model, or the version that is named does not answer.
+        Unavailable
+            If nothing was assigned yet.
+        """
+        route = self.fleet.routes.get((environment, name))
+        if route is None:
+            if self.fleet.assignment is None:
+                raise Unavailable("This server was not told yet what to serve.", todo="Send it again in a moment.")
+            raise NotFound(f"{name!r} is not served in {environment}.")
+        if not version:
+            return route
+        if (pinned := route.pinned(version)) is None:
+            known = " and ".join(map(str, route.versions()))
+            word = f"Version {known} of {name} answers" if not route.arms else f"Versions {known} of {name} answer"
+            raise NotFound(f"{word} in {environment}, and no other.")
+        return pinned
+
+    async def answer(self, route: Route, request: Request, at: int, *, wait: bool = False) -> Answer:
+        """Return the answer, which is written down by then, and let the challengers see the request.
+
+        Parameters
+        ----------
+        route : of the version that answers this very request (see :meth:`Route.pick`).
+        at : instant of the request, microseconds since 1970.
+        wait : whether to return only when every challenger has answered, too.
+
+        Raises
+        ------
+        OrreryError
+            As :meth:`Predictor.answer`.
+        """
+        route.hold()
+        try:
+            answer = await self._predictor.answer(route, request, at)
+            if wait and route.lanes:
+                await asyncio.wait([lane.put(request, at) for lane in route.lanes], timeout=SHADOW_PATIENCE)
+            else:
+                for lane in route.lanes:  # they begin when this task gives way: by then the answer has left
+                    lane.offer(request, at)
+            return answer
+        finally:
+            route.release()
