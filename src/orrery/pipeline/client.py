@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from orrery.errors import ProjectFailed
+from orrery.errors import NotAllowed, ProjectFailed
 from orrery.pipeline.host import LENGTH_BYTES
 from orrery.pipeline.rows import RowRefused
 
@@ -110,19 +110,36 @@ class ModelProcess:
         ProjectFailed
             If the model's code fails, is too slow, or takes the process with it.
         """
+        answer = self._ask("predict", frame)
+        output = np.frombuffer(answer["output"], dtype="<f8")
+        return output.reshape(frame.height, answer["width"])
+
+    def explain(self, frame: pl.DataFrame) -> dict[str, Any]:
+        """Explain a few rows; fields are those of :class:`orrery.pipeline.explain.Explanation`.
+
+        Raises
+        ------
+        NotAllowed
+            If a package that it takes is not installed beside the model.
+        RowRefused, ProjectFailed
+            As :meth:`predict`.
+        """
+        explanation: dict[str, Any] = self._ask("explain", frame)["explanation"]
+        return explanation
+
+    def _ask(self, op: str, frame: pl.DataFrame) -> dict[str, Any]:
         self._number += 1
         body = frame.write_ipc_stream(None).getvalue()
-        self._write(msgspec.msgpack.encode({"id": self._number, "op": "predict", "arrow": body}))
+        self._write(msgspec.msgpack.encode({"id": self._number, "op": op, "arrow": body}))
         answer = self._read(time.monotonic() + self._timeout, "answer")
         if "error" in answer:
             error = answer["error"]
             if error["kind"] == "rows":
                 raise RowRefused(error["what"], column=error["column"], row=error["row"])
-            raise ProjectFailed(error["what"])
+            raise (NotAllowed if error["kind"] == "absent" else ProjectFailed)(error["what"])
         self.missing, self.extra = tuple(answer["missing"]), tuple(answer["extra"])
         self.cpu_seconds = float(answer.get("cpu", 0.0))
-        output = np.frombuffer(answer["output"], dtype="<f8")
-        return output.reshape(frame.height, answer["width"])
+        return answer
 
     def load(self, artifact: Path | str, which: str = "model") -> None:
         """Answer for another version from now on; it must have been built in the same environment.

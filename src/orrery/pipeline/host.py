@@ -6,8 +6,11 @@ Frames on standard input and output: four bytes of length, little-endian, then M
     {"id": 1, "op": "predict", "columns": {name: [values]}, "n": 2}  ->  {"id": 1, "output": [[0.2], [0.7]], ...}
     {"id": 2, "op": "predict", "arrow": b"(IPC stream)"}             ->  {"id": 2, "output": b"(float64, by row)", ...}
 
+    {"id": 3, "op": "explain", "columns": {...}, "n": 1}         ->  {"id": 3, "explanation": {...}, "output": [], ...}
+
 with ``"width"`` (columns of the output), ``"missing"`` and ``"extra"`` (columns not sent, and not expected); or
-``{"id": 1, "error": {"kind": "rows" | "project", "what": ..., "column": ..., "row": ...}}``. What the project's code
+``{"id": 1, "error": {"kind": "rows" | "project" | "absent", "what": ..., "column": ..., "row": ...}}`` (``absent``: a
+package that explaining takes is not installed). What the project's code
 prints goes to standard error. At the end of input the process ends.
 """
 
@@ -16,10 +19,15 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
+    from orrery.pipeline.explain import Explainer, Explanation
     from orrery.pipeline.predictor import Predictor
+    from orrery.pipeline.rows import Rows
+
+    Explain = Callable[[Rows], Explanation]
 
 LENGTH_BYTES = 4
 _THREADS = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -48,6 +56,7 @@ def main(argv: list[str]) -> int:
     except OrreryError as error:
         _write(answers, msgspec.msgpack.encode({"error": {"what": str(error)}}))
         return 1
+    explain = _explaining(predictor, options.artifact)
     columns = {name: str(dtype) for name, dtype in predictor.columns.accepted.items()}
     ready = {"ready": True, "seconds": time.perf_counter() - began, "columns": columns}
     _write(answers, msgspec.msgpack.encode(ready))
@@ -59,13 +68,14 @@ def main(argv: list[str]) -> int:
             predictor.leave()
             try:
                 predictor, answer = _load(request["artifact"], request["which"]), {"id": request["id"], "loaded": True}
+                explain = _explaining(predictor, request["artifact"])
             except OrreryError as error:
                 answer = {
                     "id": request["id"],
                     "error": {"kind": "project", "what": str(error), "column": "", "row": None},
                 }
         else:
-            answer = _answer(predictor, request)
+            answer = _answer(predictor, request, explain)
         _write(answers, encoder.encode(answer | {"cpu": time.process_time() - began_cpu}))
     return 0
 
@@ -93,8 +103,24 @@ def _load(artifact: str, which: str) -> Predictor:
     return predictor
 
 
-def _answer(predictor: Predictor, request: dict[str, Any]) -> dict[str, Any]:
-    from orrery.errors import NotUnderstood, ProjectFailed
+def _explaining(predictor: Predictor, artifact: str) -> Explain:
+    """Return what explains rows; what that takes is imported and made when it is first asked for."""
+    made: list[Explainer] = []
+
+    def explain(rows: Rows) -> Explanation:
+        if not made:
+            import polars as pl
+
+            from orrery.pipeline.explain import Explainer
+
+            made.append(Explainer(predictor, pl.read_parquet(os.path.join(artifact, "sample.parquet"))))
+        return made[0].explain(rows)
+
+    return explain
+
+
+def _answer(predictor: Predictor, request: dict[str, Any], explain: Explain) -> dict[str, Any]:
+    from orrery.errors import NotAllowed, NotUnderstood, ProjectFailed
     from orrery.pipeline.rows import RowRefused
 
     number = request.get("id")
@@ -107,16 +133,21 @@ def _answer(predictor: Predictor, request: dict[str, Any]) -> dict[str, Any]:
                 rows = predictor.columns.of_frame(pl.read_ipc_stream(arrow))
             except (OSError, TypeError, pl.exceptions.PolarsError) as error:
                 raise NotUnderstood(f"`arrow` is no Arrow IPC stream: {error}") from error
-        elif request.get("op") == "predict" and isinstance(given := request.get("columns"), dict):
+        elif request.get("op") in ("predict", "explain") and isinstance(given := request.get("columns"), dict):
             count = request.get("n")
             rows = predictor.columns.of_values(given, len(next(iter(given.values()), ())) if count is None else count)
         else:
             raise NotUnderstood(f"A request needs `op` predict and `columns` or `arrow`; it has {sorted(request)}.")
+        if request.get("op") == "explain":
+            sent = {"missing": rows.missing, "extra": rows.extra}
+            return {"id": number, "explanation": explain(rows), "output": [], **sent}
         output = predictor.predict_rows(rows)
     except RowRefused as error:
         return {"id": number, "error": {"kind": "rows", "what": error.what, "column": error.column, "row": error.row}}
     except NotUnderstood as error:
         return {"id": number, "error": {"kind": "rows", "what": str(error), "column": "", "row": None}}
+    except NotAllowed as error:
+        return {"id": number, "error": {"kind": "absent", "what": str(error), "column": "", "row": None}}
     except ProjectFailed as error:
         return {"id": number, "error": {"kind": "project", "what": str(error), "column": "", "row": None}}
     return {

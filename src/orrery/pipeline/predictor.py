@@ -50,7 +50,7 @@ class Predictor:
     ) -> None:
         self.manifest = manifest
         self.columns = columns
-        self._model, self._kept = fitted.model, fitted.kept
+        self.model, self._kept = fitted.model, fitted.kept
         self._checkout = checkout
         self._steps = [steps[name] for name in manifest.live]
         self._alone = checkout.active() if alone else None
@@ -122,22 +122,32 @@ class Predictor:
         count = rows.frame.height
         if not count:
             return np.empty((0, self.manifest.width))
-        with self._active():
+        with self.active():
             given = self._features(rows.frame)
-            output = outputs(self._model, given, count, self.manifest, self._checkout.root)
+            output = outputs(self.model, given, count, self.manifest, self._checkout.root)
         return repaired(output, self.manifest.repair)
 
     def features(self, rows: pl.DataFrame) -> Any:
         """What the model sees of these rows; raises as :meth:`predict`."""
-        with self._active():
-            return self._features(self.columns.of_frame(rows).frame)
+        return self.features_of(self.columns.of_frame(rows))
+
+    def features_of(self, rows: Rows) -> Any:
+        """What the model sees of rows that fit already."""
+        with self.active():
+            return self._features(rows.frame)
 
     def features_unhidden(self, rows: pl.DataFrame) -> Any:
         """The same of rows in the exact training schema, the target included: for finding features that use it."""
-        with self._active():
+        with self.active():
             return self._features(rows)
 
-    def _active(self) -> Any:
+    @property
+    def root(self) -> Path:
+        """The folder of its code, for naming its lines in errors."""
+        return self._checkout.root
+
+    def active(self) -> Any:
+        """A context in which the project's modules are those of this version."""
         return self._checkout.active() if self._alone is None else nullcontext()
 
     def _features(self, frame: pl.DataFrame) -> Any:
