@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-.PHONY: demo test test-all chaos bench lint docs clean
+.PHONY: demo test test-all chaos bench lint proto docs clean
 
 # What is installed is written down in stamp files, so that a second run begins at once.
 $(VENV)/.made:
@@ -42,6 +42,10 @@ chaos: $(VENV)/.test           ## kill processes at every boundary, and see that
 
 bench: $(VENV)/.bench          ## measure; results go to benchmarks/results
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+proto: $(VENV)/.test           ## write the descriptors of gRPC's messages from their .proto
+	$(BIN)/python -m grpc_tools.protoc -I src/orrery/serving \
+		--descriptor_set_out=src/orrery/serving/inference.binpb src/orrery/serving/inference.proto
 
 docs: $(VENV)/.test            ## write the reference from the code
 	$(BIN)/python docs/reference/make.py

@@ -17,6 +17,10 @@ SETTINGS: dict[str, str] = {
     "ORRERY_LAKE": "URL or folder of the datasets and the prediction log; default: lake/ in the home folder.",
     "ORRERY_PORT": "Port of the control plane on loopback; default 8700.",
     "ORRERY_SERVING_PORT": "Port of the inference server on loopback; default 8701.",
+    "ORRERY_GRPC_PORT": "Port of the inference server for gRPC on loopback; default: none, and no gRPC.",
+    "ORRERY_BODY_BYTES": "Bytes that one request to the inference server may have; default 33554432.",
+    "ORRERY_BODY_SECONDS": "Seconds in which such a request must have arrived; default 20.",
+    "ORRERY_REQUESTS_AT_ONCE": "Requests that the inference server works on at once; default 1024.",
     "ORRERY_WORKERS": "Worker processes; default 1.",
     "ORRERY_CLOCK": "system (default) or replay: time is what the file clock in the home folder says.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
@@ -33,6 +37,9 @@ class Settings:
     database : SQLAlchemy URL.
     lake : URL or folder of the Delta tables.
     port, serving_port : loopback ports of the control plane and of the inference server.
+    grpc_port : loopback port of the inference server for gRPC; 0 for none.
+    body_bytes, body_seconds : how large a request to the inference server may be, and how long it may take to arrive.
+    requests_at_once : requests that the inference server works on at once.
     workers : number of worker processes.
     replay : whether time is read from the file ``clock`` in the home folder.
     """
@@ -42,6 +49,10 @@ class Settings:
     lake: str
     port: int = 8700
     serving_port: int = 8701
+    grpc_port: int = 0
+    body_bytes: int = 32 << 20
+    body_seconds: int = 20
+    requests_at_once: int = 1024
     workers: int = 1
     replay: bool = False
 
@@ -69,6 +80,10 @@ class Settings:
             "ORRERY_LAKE": self.lake,
             "ORRERY_PORT": str(self.port),
             "ORRERY_SERVING_PORT": str(self.serving_port),
+            "ORRERY_GRPC_PORT": str(self.grpc_port),
+            "ORRERY_BODY_BYTES": str(self.body_bytes),
+            "ORRERY_BODY_SECONDS": str(self.body_seconds),
+            "ORRERY_REQUESTS_AT_ONCE": str(self.requests_at_once),
             "ORRERY_WORKERS": str(self.workers),
             "ORRERY_CLOCK": "replay" if self.replay else "system",
         }
@@ -99,6 +114,10 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "lake": given.get("ORRERY_LAKE") or str(root / "lake"),
         "port": _number("ORRERY_PORT", 8700),
         "serving_port": _number("ORRERY_SERVING_PORT", 8701),
+        "grpc_port": _number("ORRERY_GRPC_PORT", 0),
+        "body_bytes": _number("ORRERY_BODY_BYTES", 32 << 20),
+        "body_seconds": _number("ORRERY_BODY_SECONDS", 20),
+        "requests_at_once": _number("ORRERY_REQUESTS_AT_ONCE", 1024),
         "workers": _number("ORRERY_WORKERS", 1),
         "replay": clock == "replay" or (root / "clock").exists(),
     }

@@ -40,6 +40,13 @@ def until(true: Callable[[], Any], within: float = 15.0) -> Any:
     return value
 
 
+def unused_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Control:
     """The control plane's side: hands out an assignment and keeps the reports."""
 
@@ -97,17 +104,16 @@ class Served:
         self.folder, self.home = folder, folder / "home"
         self.home.mkdir()
         self.control = Control()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port, self.grpc_port = unused_port(), unused_port()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
         self.process: subprocess.Popen[bytes] | None = None
         self._seq = 0
 
-    def start(self, *options: str) -> None:
-        argv = [sys.executable, str(SERVER), str(self.home), str(self.port), str(self.control.port), *options]
+    def start(self, *options: str, **settings: int) -> None:
+        """Start it; ``settings`` are those of orrery and ``Limits``."""
+        argv = [sys.executable, str(SERVER), str(self.home), str(self.port), str(self.control.port)]
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
+            self.process = subprocess.Popen([*argv, json.dumps(settings), *options], stdout=log, stderr=log)
         until(self.alive)
 
     def alive(self) -> bool:
@@ -196,7 +202,7 @@ def server(tmp_path: Path) -> Iterator[Served]:
 def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server with one binary model, for tests that only ask."""
     served = Served(tmp_path_factory.mktemp("serving"))
-    served.start()
+    served.start(grpc_port=served.grpc_port)
     served.assign(served.slot(7, contract=CONTRACT, entity="city", plan={"needs": ["age"]}))
     yield served
     served.close()

@@ -1,10 +1,12 @@
-"""The inference server with tiny model processes: ``serving_server.py HOME PORT CONTROL``."""
+"""The inference server with tiny model processes: ``serving_server.py HOME PORT CONTROL SETTINGS``."""
 
+import json
 import os
 import sys
 from pathlib import Path
 
 from orrery.serving.channel import spawn
+from orrery.serving.door import Limits
 from orrery.serving.process import serve
 from orrery.settings import load
 
@@ -13,8 +15,11 @@ HOST = str(Path(__file__).with_name("serving_host.py"))
 
 def main():
     home, port, control = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    given = json.loads(sys.argv[4])
+    limits = {name: given.pop(name) for name in Limits.__struct_fields__ if name in given}
     return serve(
-        load(home, serving_port=port, port=control, replay="replay" in sys.argv),
+        load(home, serving_port=port, port=control, replay="replay" in sys.argv, **given),
+        limits=Limits(**limits) if limits else None,
         spawn=lambda argv: spawn([argv[0], HOST, argv[-1]]),
         full="shed" if "shed" in sys.argv else "refuse",
     )

@@ -55,6 +55,8 @@ def up(
         )
     control = _port(port, "ORRERY_PORT", settings.port, "--port", ())
     serving = _port(serving_port, "ORRERY_SERVING_PORT", settings.serving_port, "--serving-port", (control,))
+    if settings.grpc_port:
+        _port(None, "ORRERY_GRPC_PORT", settings.grpc_port, "ORRERY_GRPC_PORT", (control, serving))
     settings = orrery_settings.load(here.home, workers=workers, port=control, serving_port=serving)
     orrery = Orrery(settings)
     address = _addresses(settings)
@@ -88,12 +90,13 @@ def children(settings: Settings) -> list[Child]:
 
 
 def _addresses(settings: Settings) -> dict[str, str]:
-    return {
+    found = {
         "pages": f"{settings.control_url}/",
         "git": f"{settings.control_url}/git/MODEL.git",
         "mlflow": f"{settings.control_url}/mlflow",
         "inference": settings.serving_url,
     }
+    return found | ({"grpc": f"127.0.0.1:{settings.grpc_port}"} if settings.grpc_port else {})
 
 
 def _port(flag: int | None, variable: str, preferred: int, option: str, taken: tuple[int, ...]) -> int:

@@ -87,8 +87,14 @@ class Visit:
         self._door.inside -= 1
         self._door.held -= self._held
 
-    def _hold(self, size: int) -> None:
-        """Take room for so many bytes."""
+    def hold(self, size: int) -> None:
+        """Take room for so many bytes.
+
+        Raises
+        ------
+        TooLarge, Overloaded
+            If one request, or all that are inside, would have too many.
+        """
         door = self._door
         if self._held + size > door.limits.body:
             raise TooLarge(
@@ -117,14 +123,14 @@ class Visit:
         length = headers.get("content-length")
         try:
             if length is not None:
-                self._hold(int(length))
+                self.hold(int(length))
                 async with asyncio.timeout(seconds):
                     body: bytes = await proto()
             else:
                 parts = bytearray()
                 async with asyncio.timeout(seconds):
                     async for chunk in proto:
-                        self._hold(len(chunk))
+                        self.hold(len(chunk))
                         parts += chunk
                 body = bytes(parts)
         except TimeoutError:
@@ -147,8 +153,9 @@ class Visit:
             raise TooLarge(f"The request has more than {limit} bytes once it is unpacked.", todo="Send less at once.")
         if not unpack.eof or unpack.unused_data:
             raise NotUnderstood(f"The request is not {encoding}: it ends too early, or not where it says.")
-        self._door.held += len(found)
-        self._held += len(found)
+        self._held -= len(body)
+        self._door.held -= len(body)
+        self.hold(len(found))
         return found
 
 

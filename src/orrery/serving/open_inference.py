@@ -97,7 +97,7 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
 def _cut(tensor: Input, raw: memoryview) -> tuple[list[Any], memoryview]:
     """Return a tensor's values, and the bytes after it."""
     parameters = tensor.parameters or {}
-    _refuse_parameters(tensor.name, parameters)
+    refuse_parameters(tensor.name, parameters)
     size = parameters.get("binary_data_size")
     if size is None:
         raise NotUnderstood(f"Column {tensor.name} has no data.", todo="Send data, or binary_data_size and its bytes.")
@@ -106,7 +106,14 @@ def _cut(tensor: Input, raw: memoryview) -> tuple[list[Any], memoryview]:
     return tensors.unpacked(tensor.name, tensor.datatype, tensor.shape, raw[:size]), raw[size:]
 
 
-def _refuse_parameters(name: str, parameters: Mapping[str, Any]) -> None:
+def refuse_parameters(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse a tensor whose parameters ask for what would make it another answer.
+
+    Raises
+    ------
+    NotUnderstood
+        If there are such.
+    """
     for word in _REFUSED:
         if word in parameters:
             raise NotUnderstood(f"{name} has the parameter {word}, which is not understood here.")
@@ -120,7 +127,7 @@ def _wishes(asked: InferRequest, slot: Slot) -> list[Wish] | None:
     wishes = []
     for output in asked.outputs:
         parameters = output.parameters or {}
-        _refuse_parameters(output.name, parameters)
+        refuse_parameters(output.name, parameters)
         wishes.append(Wish(output.name, bool(parameters.get("binary_data", as_bytes))))
     check([wish.name for wish in wishes], slot)
     return wishes

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -23,7 +23,7 @@ from orrery.serving.assignment import AssignmentFile
 from orrery.serving.channel import Spawn
 from orrery.serving.channel import spawn as leashed
 from orrery.serving.control import ControlLink
-from orrery.serving.door import Limits
+from orrery.serving.door import Door, Limits
 from orrery.serving.fleet import Fleet
 from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
@@ -32,6 +32,9 @@ from orrery.serving.server import Server
 from orrery.serving.service import Service
 from orrery.settings import Settings
 from orrery.timeline.clock import clock_of
+
+if TYPE_CHECKING:
+    from orrery.serving.rpc import Rpc
 
 STOP_WITHIN = 60.0
 
@@ -54,7 +57,7 @@ def serve(
     journal : gets the predictions; by default the one in ``serving/journal`` in the home folder.
     full : what to do when the journal cannot be written: ``refuse`` requests, or answer and ``shed`` the record.
     fsync : when the default journal is forced to the disk, to survive a loss of power, too.
-    limits : what is refused at the door.
+    limits : what is refused at the door; by default what the settings say.
 
     Raises
     ------
@@ -68,10 +71,15 @@ def serve(
 
             journal = Default(folder / "journal", f"serving-{settings.serving_port}", fsync=fsync)
         try:
-            asyncio.run(_run(settings, spawn, journal, full, limits or Limits()))
+            asyncio.run(_run(settings, spawn, journal, full, limits or _limits(settings)))
         finally:
             journal.close()
     return 0
+
+
+def _limits(settings: Settings) -> Limits:
+    body, seconds = settings.body_bytes, float(settings.body_seconds)
+    return Limits(body=body, bodies=8 * body, requests=settings.requests_at_once, seconds=seconds)
 
 
 async def _run(
@@ -105,10 +113,23 @@ async def _run(
             replay=settings.replay,
         )
         following = asyncio.create_task(link.run())
-        await _listen(Server(service, limits), settings.serving_port, limits)
+        door = Door(limits)
+        rpc = await _rpc(service, door, settings.grpc_port) if settings.grpc_port else None
+        await _listen(Server(service, door), settings.serving_port, limits)
+        if rpc is not None:
+            await rpc.stop()
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await fleet.stop()
+
+
+async def _rpc(service: Service, door: Door, port: int) -> Rpc:
+    """Answer over gRPC as well; its library costs 11 MB, which only who asks for it pays."""
+    from orrery.serving.rpc import Rpc
+
+    rpc = Rpc(service, door)
+    await rpc.start(port)
+    return rpc
 
 
 async def _listen(app: Server, port: int, limits: Limits) -> None:

@@ -70,7 +70,7 @@ class Answer(msgspec.Struct):
 class Fields(Protocol):
     """The header fields of a request; names are in lower case."""
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: Any = None, /) -> Any:
         """Return a field's text."""
 
 

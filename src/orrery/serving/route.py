@@ -78,6 +78,11 @@ class Route(msgspec.Struct):
     arms: tuple[Route, ...] = ()
 
     @property
+    def labels(self) -> tuple[str, str, str, str]:
+        """Who answers, for the metrics: model, environment, version and role."""
+        return self.slot.model, self.slot.environment, str(self.slot.version), self.slot.role
+
+    @property
     def columns(self) -> dict[str, Any]:
         """The model's columns and their types, in order."""
         return self.slot.columns or self.model.columns

@@ -24,14 +24,13 @@ from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope  # t
 
 from orrery.errors import NotFound, OrreryError
 from orrery.serving import invocations, open_inference, plain, trace
-from orrery.serving.door import Door, Limits, packed
+from orrery.serving.door import Door, packed
 from orrery.serving.log import say
-from orrery.serving.prediction import microseconds
 from orrery.serving.refusals import code_of, said
 from orrery.serving.requests import JSON, Given, Headers, Read
 from orrery.serving.route import Route
-from orrery.serving.service import Service
-from orrery.types import PRODUCTION, parse_instant
+from orrery.serving.service import Service, waits
+from orrery.types import PRODUCTION
 
 READS: dict[str, Read] = {"infer": open_inference.read, "invocations": invocations.read, "predict": plain.read}
 """The last word of a path that predicts, and who understands what is sent there."""
@@ -45,11 +44,11 @@ class Server:
     Parameters
     ----------
     service : answers them.
-    limits : what is refused at the door.
+    door : lets requests in.
     """
 
-    def __init__(self, service: Service, limits: Limits) -> None:
-        self._service, self._door = service, Door(limits)
+    def __init__(self, service: Service, door: Door) -> None:
+        self._service, self._door = service, door
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
         """Answer one request."""
@@ -78,23 +77,19 @@ class Server:
             given = Given(await visit.body(fields, proto), fields)
             began = time.perf_counter()
             route = self._find(environment, parts)
-            slot = route.slot
-            labels = (slot.model, environment, str(slot.version), slot.role)
             try:
-                asked = READS[verb](given, slot, route.columns)
+                asked = READS[verb](given, route.slot, route.columns)
                 route = route.pick(asked.request)
-                slot = route.slot
-                labels = (slot.model, environment, str(slot.version), slot.role)
-                wait = "wait-shadow" in fields.get("prefer", "")
-                answer = await service.answer(route, asked.request, self._at(fields), wait=wait)
+                answer = await service.answer(route, asked.request, service.at(fields), wait=waits(fields))
                 headers, content = asked.write(answer)
                 headers.append(("x-request-id", asked.request.id))
                 _respond(proto, fields, headers, content)
             except OrreryError as error:
-                self._refuse(proto, error, verb, labels)
+                self._refuse(proto, error, verb, route.labels)
             else:
+                labels = route.labels
                 service.metrics.requests.add((*labels, "200"))
-                service.metrics.durations.add((slot.model, environment), time.perf_counter() - began)
+                service.metrics.durations.add(labels[:2], time.perf_counter() - began)
 
     def _find(self, environment: str, parts: list[str]) -> Route:
         """Return the route that a path names; where it names a version, that version alone.
@@ -159,11 +154,6 @@ class Server:
                 _json(proto, 405, {"error": "Predictions are asked for by POST."}, [("allow", "POST")])
             case _:
                 raise NotFound(f"There is nothing at {scope.path}.")
-
-    def _at(self, fields: Any) -> int:
-        if self._service.replay and (given := fields.get("x-orrery-at")):
-            return microseconds(parse_instant(given))
-        return self._service.now()
 
     def _refuse(self, proto: HTTPProtocol, error: Exception, verb: str, labels: tuple[str, str, str, str]) -> None:
         code = code_of(error)

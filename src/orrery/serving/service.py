@@ -7,10 +7,11 @@ import asyncio
 from orrery.errors import NotFound
 from orrery.serving.fleet import Fleet
 from orrery.serving.metrics import Metrics
-from orrery.serving.prediction import Now, Predictor
+from orrery.serving.prediction import Now, Predictor, microseconds
 from orrery.serving.refusals import Unavailable
-from orrery.serving.requests import Answer, Request
+from orrery.serving.requests import Answer, Fields, Request
 from orrery.serving.route import Route
+from orrery.types import parse_instant
 
 SHADOW_PATIENCE = 120.0
 
@@ -64,14 +65,20 @@ class Service:
             raise NotFound(f"{word} in {environment}, and no other.")
         return pinned
 
-    async def answer(self, route: Route, request: Request, at: int, *, wait: bool = False) -> Answer:
+    def at(self, fields: Fields) -> int:
+        """Return the instant of a request, in microseconds since 1970, from its header fields or metadata."""
+        if self.replay and (given := fields.get("x-orrery-at")):
+            return microseconds(parse_instant(given))
+        return self.now()
+
+    async def answer(self, route: Route, request: Request, at: int, *, wait: bool) -> Answer:
         """Return the answer, which is written down by then, and let the challengers see the request.
 
         Parameters
         ----------
         route : of the version that answers this very request (see :meth:`Route.pick`).
         at : instant of the request, microseconds since 1970.
-        wait : whether to return only when every challenger has answered, too.
+        wait : whether to return only when every challenger has answered, too (see :func:`waits`).
 
         Raises
         ------
@@ -89,3 +96,8 @@ class Service:
             return answer
         finally:
             route.release()
+
+
+def waits(fields: Fields) -> bool:
+    """Say whether a caller wants its answer only when the challengers have seen the request."""
+    return "wait-shadow" in fields.get("prefer", "")

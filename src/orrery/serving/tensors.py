@@ -104,6 +104,7 @@ def columns_of(tensors: Sequence[Tensor], known: Mapping[str, Any]) -> Columns:
                 todo="Send one tensor for each column, [n] or [n, 1], or one [n, k] for all numeric columns.",
             )
         values = tensor.data
+        _known(name, tensor.datatype)
         if values and type(values[0]) is list:
             values = _flat(name, values, 1)
         if len(values) != shape[0]:
@@ -138,9 +139,7 @@ def _check(kind: str, values: list[Any], name: str, columns: Sequence[str]) -> N
         where = f"Column {columns[at % len(columns)]} of row {at // len(columns)}"
         return NotUnderstood(f"{where} holds {_short(values[at])}, which is not {kind}.")
 
-    datatype = DATATYPES.get(kind)
-    if datatype is None:
-        raise NotUnderstood(f"Column {name} has the unknown datatype {kind!r}.", todo=f"Use {', '.join(DATATYPES)}.")
+    datatype = _known(name, kind)
     if not datatype.fits.issuperset(map(type, values)):
         at = next(at for at, value in enumerate(values) if type(value) not in datatype.fits)
         raise refusal(at)
@@ -148,6 +147,13 @@ def _check(kind: str, values: list[Any], name: str, columns: Sequence[str]) -> N
         for at, value in enumerate(values):
             if value is not None and not datatype.low <= value <= datatype.high:
                 raise refusal(at)
+
+
+def _known(name: str, kind: str) -> Datatype:
+    datatype = DATATYPES.get(kind)
+    if datatype is None:
+        raise NotUnderstood(f"Column {name} has the unknown datatype {kind!r}.", todo=f"Use {', '.join(DATATYPES)}.")
+    return datatype
 
 
 def _flat(name: str, values: list[Any], width: int) -> list[Any]:
@@ -173,9 +179,7 @@ def unpacked(name: str, kind: str, shape: Sequence[int], raw: bytes | memoryview
     >>> unpacked("a", "FP32", [2], struct.pack("<2f", 1.5, math.nan))
     [1.5, None]
     """
-    datatype = DATATYPES.get(kind)
-    if datatype is None:
-        raise NotUnderstood(f"Column {name} has the unknown datatype {kind!r}.", todo=f"Use {', '.join(DATATYPES)}.")
+    datatype = _known(name, kind)
     if kind == "BYTES":
         return _texts(name, raw)
     count = math.prod(shape[:2])
@@ -223,9 +227,13 @@ def packed(kind: str, values: Sequence[Any]) -> bytes:
     >>> unpacked("p", "INT64", [2], packed("INT64", [1, None]))
     [1, -1]
     """
+    return struct.pack(f"<{len(values)}{DATATYPES[kind].code}", *filled(kind, values))
+
+
+def filled(kind: str, values: Sequence[Any]) -> list[Any]:
+    """Return numbers with NaN in place of null, or -1 where they are whole."""
     nothing = math.nan if kind.startswith("FP") else -1
-    filled = [nothing if value is None else value for value in values]
-    return struct.pack(f"<{len(filled)}{DATATYPES[kind].code}", *filled)
+    return [nothing if value is None else value for value in values]
 
 
 def _short(value: object) -> str:
