@@ -88,7 +88,10 @@ def _outputs(
     window = parse_duration(spec.rollout.repair.window) or timedelta(days=3650)
     family = [version for version in model.versions.values() if model.trained(version).number == root.number]
     delay = parse_duration(spec.model.label_delay)
-    logged = matured(desk.orrery.lake, model.name, PRODUCTION, now - window, now, delay, roles=("champion",))
+    columns = ["_output", *spec.gates.segments.by]
+    logged = matured(
+        desk.orrery.lake, model.name, PRODUCTION, now - window, now, delay, roles=("champion",), columns=columns
+    )
     logged = logged.filter(pl.col("_version").is_in([version.number for version in family])).sort("_at", "_id")
     answers = logged["_output"].list.first().cast(pl.Float64).to_numpy().copy()
     for version in family:

@@ -38,7 +38,9 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     lake, delay = desk.orrery.lake, parse_duration(policy.model.label_delay)
     requests = logged(lake, model.name, action.environment, since, until)
     requests = requests.filter(pl.col("_version") == champion.number)
-    labelled = matured(lake, model.name, action.environment, since, until, delay, roles=("champion",))
+    labelled = matured(
+        lake, model.name, action.environment, since, until, delay, roles=("champion",), columns=["_output"]
+    )
     everything = labelled
     labelled = labelled.filter(pl.col("_version") == champion.number)
     view = View(
@@ -121,7 +123,8 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     since, until = parse_instant(action.args["since"]), parse_instant(action.args["until"])
     delay = parse_duration(policy.model.label_delay)
     champion = model.versions[lane.champion]
-    rows = matured(desk.orrery.lake, model.name, action.environment, since, until, delay)
+    columns = ["_output", "_role", policy.rollout.unit]
+    rows = matured(desk.orrery.lake, model.name, action.environment, since, until, delay, columns=columns)
     pairs = _pairs(rows, lane.champion, challenger.version, policy)
     if challenger.role == "guard":
         policy = _on_guard(policy)

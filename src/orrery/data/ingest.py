@@ -20,7 +20,7 @@ from orrery.data.contract import Contract
 from orrery.data.files import read_files
 from orrery.data.lake import DatasetVersion, Lake
 from orrery.data.profile import summary
-from orrery.errors import NotFound
+from orrery.data.table import within
 from orrery.timeline.event import Draft
 from orrery.timeline.store import Timeline
 from orrery.types import check_name, digest, format_instant, parse_instant
@@ -143,16 +143,14 @@ def _without_known(lake: Lake, name: str, rules: Contract, checked: Checked) -> 
     unique = [column for column, rule in rules.columns.items() if rule.unique and column in checked.good.columns]
     if not unique:
         return checked
-    try:
-        stored = lake.read(name).lazy()
-    except NotFound:
-        return checked
+    table = lake.table("datasets", name)
     good, bad, reasons = checked.good, [checked.bad], dict(checked.reasons)
-    there = stored.collect_schema()
+    there = table.schema()
     for column in unique:
         if column not in there or there[column] != good.schema[column]:
             continue
-        known = stored.select(column).join(good.lazy().select(column), on=column, how="semi").collect()[column]
+        stored = table.scan(within(good[column])).select(column)
+        known = stored.join(good.lazy().select(column), on=column, how="semi").collect()[column]
         again = good.filter(pl.col(column).is_in(known.implode()))
         if again.height:
             reason = f"{column} is in the dataset already"

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from orrery.data.lake import Lake
 from orrery.data.log import INSTANT, PredictionLog
 from orrery.data.rules import rows_to_expect
-from orrery.data.table import Table, Write, fit, schema_of
+from orrery.data.table import Table, Write, fit, schema_of, within
 from orrery.errors import NotUnderstood
 from orrery.types import digest
 
@@ -115,9 +115,14 @@ class LabelTable:
             self.table.compact()
         return outcome
 
-    def known(self, since: datetime | None, until: datetime) -> pl.DataFrame:
-        """Return ``entity, label, at, seq, predicted`` of the labels known in ``[since, until]``, with corrections."""
+    def known(self, since: datetime | None, until: datetime, entities: pl.Series | None = None) -> pl.DataFrame:
+        """Return ``entity, label, at, seq, predicted`` of the labels known in ``[since, until]``, with corrections.
+
+        Of other than the given entities, some may be among them.
+        """
         limits = [f"{MONTH} <= '{until.date()}'"]
+        if entities is not None and (bounds := within(entities.alias("entity"))):
+            limits.append(bounds)
         if since is not None:
             limits.append(f"{MONTH} >= '{since.date().replace(day=1)}'")
         found = self.table.scan(" AND ".join(limits))
@@ -131,7 +136,7 @@ class LabelTable:
         entities = rows["entity"].unique()
         history: dict[str, list[tuple[datetime, int, Any]]] = defaultdict(list)
         if self.table.schema():
-            stored = self.table.scan().filter(pl.col("entity").is_in(entities.implode()))
+            stored = self.table.scan(within(entities)).filter(pl.col("entity").is_in(entities.implode()))
             for entity, at, seq, label in stored.select("entity", "at", "seq", "label").collect().iter_rows():
                 history[entity].append((at, seq, label))
         for held in history.values():

@@ -36,6 +36,9 @@ FOLDERS = ("datasets", "quarantine", "predictions", "labels", "quarantined-label
 PARTITIONS = {"predictions": ("_day",), "labels": ("_month",)}
 """Columns that divide the files of a kind."""
 
+SMALL_FILES = 32
+"""Appends after which the files of a dataset are joined: a daily feed would leave hundreds for every reader."""
+
 _COUNTER = "orrery"
 _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
 
@@ -153,7 +156,10 @@ class Lake:
         group: GroupCommit[_Batch, DatasetVersion] = self.group(
             table.uri, lambda batches: self._commit(folder, name, batches)
         )
-        return group.submit(_Batch(rows, note, key, dict(about or {}), at or datetime.now(UTC)))
+        version = group.submit(_Batch(rows, note, key, dict(about or {}), at or datetime.now(UTC)))
+        if table.files() % SMALL_FILES == 0:  # not each time: a table of large files has nothing to join
+            table.compact()
+        return version
 
     def read(self, name: str, version: int | None = None, *, after: int = 0, folder: str = "datasets") -> Frame:
         """Return a version of a dataset, by default the newest; with ``after``, only the rows added since that version.

@@ -12,7 +12,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from orrery.data.lake import Lake
-from orrery.data.table import Table, Write, schema_of
+from orrery.data.table import Table, Write, schema_of, within
 from orrery.errors import NotUnderstood
 from orrery.types import digest
 
@@ -98,9 +98,15 @@ class PredictionLog:
         self.table.write(decide)
         return added
 
-    def rows(self, environment: str | None, first: date | None, last: date | None) -> pl.LazyFrame:
-        """Return the rows of an environment and of days, both included; other days' files are not opened."""
+    def rows(
+        self, environment: str | None, first: date | None, last: date | None, entities: pl.Series | None = None
+    ) -> pl.LazyFrame:
+        """Return the rows of an environment and of days, both included; other days' files are not opened.
+
+        Nor are those that hold none of the entities, where one can tell.
+        """
         limits = [f"_day >= '{first}'" if first else "", f"_day <= '{last}'" if last else ""]
+        limits.append((within(entities.alias("_entity")) or "") if entities is not None else "")
         found = self.table.scan(" AND ".join(limit for limit in limits if limit) or None)
         if not found.collect_schema():
             return pl.LazyFrame(schema=COLUMNS)
@@ -116,7 +122,7 @@ class PredictionLog:
         for first, last in ((since, None), (None, since)):
             wanted = entities.filter(~entities.is_in(list(found))) if found else entities
             if not wanted.is_empty():
-                rows = self.rows(None, first, last).filter(pl.col("_entity").is_in(wanted.implode()))
+                rows = self.rows(None, first, last, wanted).filter(pl.col("_entity").is_in(wanted.implode()))
                 days = rows.group_by("_entity").agg(pl.col("_day").min()).collect()
                 found.update(days.iter_rows())
         return found

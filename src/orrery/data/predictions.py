@@ -51,6 +51,7 @@ def matured(
     until: datetime,
     delay: timedelta,
     roles: Sequence[str] = ROLES,
+    columns: Sequence[str] | None = None,
 ) -> pl.DataFrame:
     """Return the predictions whose label became final in ``(after, until]``, with that label.
 
@@ -65,6 +66,8 @@ def matured(
     after, until : instants; None is from the beginning.
     delay : label delay of the model.
     roles : only predictions made in these.
+    columns : of the log, besides ``_id``, ``_at``, ``_entity`` and ``_version``; all if none are named, and those that
+        the log does not have are left out. The fewer, the less is read.
 
     Returns
     -------
@@ -82,9 +85,13 @@ def matured(
             oldest: date = fresh.select(pl.col("predicted").fill_null((pl.col("at") - REACH).dt.date()).min()).item()
             first = min(first, oldest)
     found = PredictionLog(lake, model).rows(environment, first, last.date())
-    rows = found.filter(pl.col("_role").is_in(list(roles)), pl.col("_at") <= last).collect()
+    found = found.filter(pl.col("_role").is_in(list(roles)), pl.col("_at") <= last)
+    if columns is not None:
+        wanted = dict.fromkeys(["_id", "_at", "_entity", "_version", *columns])
+        found = found.select([name for name in found.collect_schema() if name in wanted])
+    rows = found.collect()
     start = None if first is None else datetime.combine(first, time(), UTC) - REACH
-    joined = _labelled(rows, labels.known(start, until))
+    joined = _labelled(rows, labels.known(start, until, rows["_entity"]))
     due = (pl.col("_at") + delay).cast(INSTANT)
     joined = joined.with_columns(pl.max_horizontal("matured_at", due).alias("matured_at"))
     if after is not None:

@@ -255,6 +255,28 @@ class Table:
             yield
 
 
+def within(values: pl.Series) -> str | None:
+    """Return a SQL condition that files which hold one of these values fulfil, by the statistics that Delta keeps.
+
+    Returns
+    -------
+    None where no such condition can be said, so that every file is looked at.
+
+    Examples
+    --------
+    >>> within(pl.Series("id", [7, 3, None]))
+    'id >= 3 AND id <= 7'
+    """
+    name, low, high = values.name, values.min(), values.max()
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+        return None
+    if isinstance(low, int) and isinstance(high, int) and values.dtype.is_integer():
+        return f"{name} >= {low} AND {name} <= {high}"
+    if isinstance(low, str) and isinstance(high, str) and (low + high).isascii() and "'" not in low + high:
+        return f"{name} >= '{low}' AND {name} <= '{high}'"
+    return None
+
+
 def schema_of(table: DeltaTable | None) -> pl.Schema:
     """Return names and types of a table's columns as Polars has them."""
     return pl.Schema({}) if table is None else pl.Schema(table.schema().to_arrow())

@@ -39,7 +39,8 @@ def encode(labels: Sequence[Any], classes: Sequence[Any]) -> FloatArray:
         if not len(classes):
             return np.asarray(labels, dtype=np.float64)
         numbers = {_plain(one): number for number, one in enumerate(classes)}
-        return np.asarray([numbers[_plain(label)] for label in labels], dtype=np.float64)
+        codes = {label: numbers[_plain(label)] for label in set(labels)}  # few, however many rows
+        return np.asarray([codes[label] for label in labels], dtype=np.float64)
     except KeyError as error:
         raise NotUnderstood(f"The label {error.args[0]!r} is none of {list(classes)}.") from None
     except (TypeError, ValueError):

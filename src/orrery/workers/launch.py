@@ -2,7 +2,8 @@
 
 It is started by :mod:`orrery.workers.contained` as a script, with the standard library only, because it must start in
 milliseconds and weigh little. It reads one line of JSON from a socket, starts the program in a session of its own,
-and then only watches, every :data:`TICK` seconds:
+and then only watches, every :data:`TICK` seconds where something is limited, else every :data:`SLOW_TICK`; that the
+program ended or that the worker has gone wakes it at once:
 
 * the program ended, a limit is passed, or it was told to stop: everything that descends from it is killed, also what
   forked twice or left the session (the guardian is their subreaper, so orphans become its own children);
@@ -26,7 +27,7 @@ import sys
 import time
 from typing import Any
 
-TICK = 0.1
+TICK, SLOW_TICK = 0.1, 1.0
 LINUX = sys.platform.startswith("linux")
 PAGE = resource.getpagesize()
 HERTZ = os.sysconf("SC_CLK_TCK")
@@ -105,8 +106,10 @@ class Guardian:
             return {"failure": failure}
         self.control.sendall(json.dumps({"pid": self.main}).encode() + b"\n")
         listening: list[Any] = [wake, self.control]
+        limited = any(self.limits[name] for name in ("memory_bytes", "wall_seconds", "cpu_seconds", "processes"))
         while self.status is None:
-            ready, _, _ = select.select(listening, [], [], TICK)
+            quick = limited or self.stopping_since is not None
+            ready, _, _ = select.select(listening, [], [], TICK if quick else SLOW_TICK)
             if wake in ready:
                 os.read(wake, 4096)
             self.reap()
