@@ -141,7 +141,7 @@ class Served:
     def assign(self, *slots: dict[str, Any]) -> dict[str, Any]:
         """Assign, wait until it is in force, and return the report."""
         seq = self.order(*slots)
-        return until(lambda: next((r for r in reversed(self.control.reports) if r["applied"] == seq), None))
+        return until(lambda: next((r for r in reversed(self.control.reports) if r["applied"] == seq), None), 60)
 
     def predict(self, row: Any = None, **headers: str) -> httpx.Response:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -206,3 +206,19 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served.assign(served.slot(7, contract=CONTRACT, entity="city", plan={"needs": ["age"]}))
     yield served
     served.close()
+
+
+@pytest.fixture(scope="module")
+def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], Path]], Iterator[Served]]:
+    """Return a generator of a server with a real version, which a function makes in a folder."""
+
+    def serve(make: Callable[[Path], Path]) -> Iterator[Served]:
+        served = Served(tmp_path_factory.mktemp("serving"))
+        artifact = make(served.folder)
+        served.start("real")
+        served.assign({**served.slot(1), "artifact": str(artifact), "timeout": 30.0})
+        served.until(lambda: served.http.get("/v2/health/ready").status_code == 200, 60)
+        yield served
+        served.close()
+
+    return serve

@@ -1,4 +1,4 @@
-"""The inference server with tiny model processes: ``serving_server.py HOME PORT CONTROL SETTINGS``."""
+"""The inference server with tiny model processes, or real ones: ``serving_server.py HOME PORT CONTROL SETTINGS``."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def main():
     return serve(
         load(home, serving_port=port, port=control, replay="replay" in sys.argv, **given),
         limits=Limits(**limits) if limits else None,
-        spawn=lambda argv: spawn([argv[0], HOST, argv[-1]]),
+        spawn=spawn if "real" in sys.argv else lambda argv: spawn([argv[0], HOST, argv[-1]]),
         full="shed" if "shed" in sys.argv else "refuse",
     )
 

@@ -280,8 +280,10 @@ def _copy_code(root: Path, target: Path) -> str:
 def _write_mlflow(folder: Path, manifest: Manifest, frame: pl.DataFrame, checkout: Checkout) -> None:
     """Write the files of MLflow's format by hand: importing MLflow costs more than most trainings."""
     python = platform.python_version()
-    columns = [_mlflow_column(frame.get_column(name)) for name in manifest.columns]
-    outputs = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, manifest.width]}}]
+    unneeded = (manifest.entity, manifest.time)  # they tell rows apart; a prediction can do without
+    columns = [_mlflow_column(frame.get_column(name), name in unneeded) for name in manifest.columns]
+    shape = [-1] if manifest.width == 1 else [-1, manifest.width]
+    outputs = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": shape}}]
     requirements = _requirements(checkout)
     (folder / "requirements.txt").write_text("".join(f"{line}\n" for line in requirements))
     (folder / "python_env.yaml").write_text(f"python: {python}\ndependencies:\n- -r requirements.txt\n")
@@ -316,7 +318,7 @@ def _quoted(text: str) -> str:
     return f"'{doubled}'"
 
 
-def _mlflow_column(series: pl.Series) -> dict[str, Any]:
+def _mlflow_column(series: pl.Series, unneeded: bool) -> dict[str, Any]:
     dtype, nulls = series.dtype, series.null_count() > 0
     if dtype == pl.Boolean:
         kind = "boolean"
@@ -333,7 +335,7 @@ def _mlflow_column(series: pl.Series) -> dict[str, Any]:
         kind = "datetime"
     else:
         return {"type": "any", "name": series.name, "required": False}
-    return {"type": kind, "name": series.name, "required": not nulls}
+    return {"type": kind, "name": series.name, "required": not (nulls or unneeded)}
 
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML", "cv2": "opencv-python"}

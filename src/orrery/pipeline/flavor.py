@@ -20,11 +20,12 @@ class PyfuncModel:
         self._predictor = predictor
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> npt.NDArray[np.float64]:
-        """Predict for a pandas or Polars frame, or a mapping of columns; one row of output for each of input."""
+        """Predict for a frame or a mapping of columns: one number for each row, or one for each class."""
         if not isinstance(model_input, pl.DataFrame):
             is_pandas = type(model_input).__module__.partition(".")[0] == "pandas"
             model_input = pl.from_pandas(model_input) if is_pandas else pl.DataFrame(model_input)
-        return self._predictor.predict(model_input)
+        output = self._predictor.predict(model_input)
+        return output[:, 0] if self._predictor.manifest.width == 1 else output
 
 
 def _load_pyfunc(path: str) -> PyfuncModel:
