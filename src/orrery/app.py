@@ -134,9 +134,22 @@ class Orrery:
         """Say no to a version; its author gets an issue."""
         return self.order(name, lambda model: review.reject(model, version, why=why, actor=actor))
 
-    def promote(self, name: str, version: int, *, why: str, actor: str, environment: str = PRODUCTION) -> list[Event]:
-        """Make a version champion by hand; what the environment needs must be fulfilled."""
+    def promote(
+        self,
+        name: str,
+        version: int,
+        *,
+        why: str,
+        actor: str,
+        environment: str = PRODUCTION,
+        share: float = 1.0,
+    ) -> list[Event]:
+        """Make a version champion by hand, or have it answer a share; what the environment needs must be fulfilled."""
         now = self.clock.now()
+        if share < 1:
+            return self.order(
+                name, lambda model: moves.order_share(model, version, environment, share, why, actor, now)
+            )
         return self.order(name, lambda model: moves.order_promotion(model, version, environment, why, actor, now))
 
     def rollback(

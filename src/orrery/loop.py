@@ -17,6 +17,7 @@ from datetime import datetime
 
 from orrery.review.issues import settled
 from orrery.rollout.moves import next_moves
+from orrery.rollout.shares import look_due
 from orrery.timeline.state import DataState, ModelState
 from orrery.triggers.due import due
 from orrery.types import PRODUCTION, format_instant, parse_duration
@@ -40,6 +41,7 @@ def decide(model: ModelState, data: DataState, now: datetime) -> list[Action]:
         *_judgements(model),
         *_looks(model, now),
         *_comparisons(model),
+        *_canaries(model, now),
         *_purges(model),
         *settled(model),
     ]
@@ -87,9 +89,27 @@ def _comparisons(model: ModelState) -> Iterator[Action]:
     """After each look every challenger is compared with the champion on what became known."""
     for lane in model.lanes.values():
         for challenger in lane.challengers.values():
+            if challenger.role == "canary":
+                continue
             since = challenger.compared_until or challenger.since
             if lane.champion is not None and lane.watched_until is not None and since < lane.watched_until:
                 args = {"since": format_instant(since), "until": format_instant(lane.watched_until)}
+                name = f"{challenger.version}:{lane.champion}:{challenger.since.timestamp():.0f}:{args['until']}"
+                yield _action(
+                    "compare", model, name, version=challenger.version, environment=lane.environment, args=args
+                )
+
+
+def _canaries(model: ModelState, now: datetime) -> Iterator[Action]:
+    """A canary is looked at in its own rhythm: its next step does not wait for the monitors."""
+    policy = model.policy()
+    if policy is None:
+        return
+    for lane in model.lanes.values():
+        for challenger in lane.challengers.values():
+            if challenger.role == "canary" and lane.champion is not None and look_due(challenger, policy, now):
+                since = challenger.compared_until or challenger.since
+                args = {"since": format_instant(since), "until": format_instant(now)}
                 name = f"{challenger.version}:{lane.champion}:{challenger.since.timestamp():.0f}:{args['until']}"
                 yield _action(
                     "compare", model, name, version=challenger.version, environment=lane.environment, args=args

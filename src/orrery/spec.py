@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import graphlib
+import itertools
 import tomllib
 from typing import Annotated, Any, get_args
 
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from orrery.errors import NotUnderstood
-from orrery.types import CHANGES, PRODUCTION, Task, check_name, parse_duration
+from orrery.types import CHANGES, PRODUCTION, Task, check_name, parse_duration, parse_share
 
 Duration = Annotated[str, Meta(description="A length of time: 90s, 15m, 12h, 7d, 2w.")]
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -114,11 +115,48 @@ class Burden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The burden of proof for one kind of change."""
 
     shadow: Annotated[bool, Meta(description="Prove it beside the champion before it may answer.")] = False
+    ab: Annotated[
+        str,
+        Meta(
+            description="Prove it on labels of a share of the traffic that it answers, such as 50%, against the rest: "
+            "where answers change what happens. Instead of shadow."
+        ),
+    ] = ""
+    canary: Annotated[
+        tuple[str, ...],
+        Meta(description="Shares of the traffic that it answers, one after the other, before all: 5%, 25%."),
+    ] = ()
     approval: Annotated[str, Meta(pattern="^(review|policy)$")] = "review"
     min: Duration = "0s"
     max: Duration = "60d"
     guard: Annotated[Duration, Meta(description="How long the former champion watches from the shadow.")] = "14d"
     window: Annotated[Duration, Meta(description="Rows this old at most are learnt from; 0s: all.")] = "0s"
+
+
+class Probation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a version that is new where it answers must keep to; one that does not is taken back at once."""
+
+    requests: Annotated[
+        int, Meta(ge=1, description="Requests that it answers, at least; at each step of a canary.")
+    ] = 200
+    time: Annotated[Duration, Meta(description="And how long it lasts, at least.")] = "15m"
+    failures: Annotated[
+        float, Meta(ge=0, lt=1, description="Share of requests that it may fail on where the version before does not.")
+    ] = 0.01
+    latency: Annotated[float, Meta(gt=1, description="How many times as long as the version before it may take.")] = 3.0
+    broken: Annotated[
+        float,
+        Meta(ge=0, le=1, description="How much more of its rows may break the contract, as a share; of a canary."),
+    ] = 0.05
+    agreement: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Share of a canary's answers that are the champion's, at least: the same class, or within the "
+            "largest error that counts.",
+        ),
+    ] = 0.5
 
 
 class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -128,6 +166,10 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     alpha: Annotated[Share, Meta(description="Probability of a wrong promotion, however often it is looked at.")] = 0.05
     margin: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     unit: Annotated[str, Meta(description="What is independent of what: row, hour, day, or a column.")] = "day"
+    sticky: Annotated[
+        str, Meta(description="Column whose value stays with one version in a canary or A/B; empty: each request anew.")
+    ] = ""
+    probation: Probation = Probation()
     guardrails: Annotated[dict[str, float], Meta(description="Other losses and how much worse each may get.")] = {}
     redesign: Burden = Burden(shadow=True, min="1d", max="60d")
     refresh: Burden = Burden(approval="policy")
@@ -277,8 +319,10 @@ def _burdens_whole(fields: dict[str, Any]) -> dict[str, Any]:
         return fields
     whole = dict(rollout)
     for change in CHANGES:
-        if isinstance(rollout.get(change), dict):
-            whole[change] = {**msgspec.to_builtins(getattr(Rollout(), change)), **rollout[change]}
+        if isinstance(given := rollout.get(change), dict):
+            whole[change] = {**msgspec.to_builtins(getattr(Rollout(), change)), **given}
+            if given.get("ab") and "shadow" not in given:
+                whole[change]["shadow"] = False  # who asks for the one proof does not ask for the other
     return {**fields, "rollout": whole}
 
 
@@ -351,6 +395,8 @@ def _check(spec: Spec, source: str) -> None:
         if metric not in LOSSES[task]:
             raise NotUnderstood(f"{source}: [rollout.guardrails] {metric!r} is no loss of a {task} model.")
     _check_durations(spec, source)
+    for change in CHANGES:
+        _check_shares(getattr(spec.rollout, change), f"{source}: [rollout.{change}]")
     _check_environments(spec, source)
     if spec.triggers.schedule:
         from croniter import croniter
@@ -362,7 +408,7 @@ def _check(spec: Spec, source: str) -> None:
 def _check_durations(spec: Spec, source: str) -> None:
     rollout = spec.rollout
     texts = [spec.model.label_delay, spec.triggers.cooldown, spec.monitors.every, spec.serving.timeout]
-    texts += [spec.triggers.upkeep]
+    texts += [spec.triggers.upkeep, rollout.probation.time]
     texts += [spec.resources.wall, spec.resources.tests_wall]
     for burden in (rollout.redesign, rollout.refresh, rollout.repair):
         texts += [burden.min, burden.max, burden.guard, burden.window]
@@ -382,6 +428,16 @@ def _check_durations(spec: Spec, source: str) -> None:
     else:
         if not 0 < share < 1:
             raise NotUnderstood(f"{source}: [gates] holdout = {share} is not a share between 0 and 1.")
+
+
+def _check_shares(burden: Burden, place: str) -> None:
+    shares = [parse_share(text) for text in burden.canary]
+    if any(one >= other for one, other in itertools.pairwise(shares)):
+        raise NotUnderstood(f"{place} canary = {list(burden.canary)} does not grow.", todo='Write ["5%", "25%"].')
+    if burden.ab and parse_share(burden.ab) == 1:
+        raise NotUnderstood(f"{place} ab = {burden.ab!r} leaves nothing to compare with.", todo='Write "50%".')
+    if burden.ab and burden.shadow:
+        raise NotUnderstood(f"{place} has both shadow and ab: two proofs of the same.", todo="Leave one out.")
 
 
 def _check_environments(spec: Spec, source: str) -> None:

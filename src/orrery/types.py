@@ -47,6 +47,28 @@ def parse_duration(text: str) -> timedelta:
     return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
 
 
+def parse_share(text: str) -> float:
+    """Read a part of a whole such as ``"5%"`` or ``"0.05"``.
+
+    Raises
+    ------
+    NotUnderstood
+        If the text is anything else, nothing, or more than the whole.
+
+    Examples
+    --------
+    >>> parse_share("5%"), parse_share("0.25")
+    (0.05, 0.25)
+    """
+    try:
+        share = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise NotUnderstood(f"{text!r} is not a share.", todo="Write 5% or 0.05; more than 0%, at most 100%.")
+    return share
+
+
 def parse_instant(text: str | datetime) -> datetime:
     """Read an ISO 8601 instant; one without an offset is UTC.
 

@@ -60,6 +60,7 @@ class World:
         self.done: list[str] = []
         self.refuse = refuse or set()
         self.verdicts: dict[int, str] = {}
+        self.services: dict[int, dict[str, Any]] = {}
 
     def append(self, drafts: list[Draft]) -> None:
         for draft in drafts:
@@ -120,6 +121,7 @@ class World:
         elif action.kind == "compare":
             kind = "compared"
             facts |= {"decision": self.verdicts.get(action.version or 0, "undecided"), "effect": 0.01, "n": 9}
+            facts["service"] = self.services.get(action.version or 0, {})
         elif action.kind == "build":
             facts |= {"lock": "x", "python": "python"}
         assert kind is not None
@@ -147,9 +149,14 @@ class World:
             self.now += timedelta(days=1)
             self.settle()
 
-    def first_champion(self) -> None:
+    def pass_hours(self, hours: int) -> None:
+        for _ in range(hours):
+            self.now += timedelta(hours=1)
+            self.settle()
+
+    def first_champion(self, project: str = PROJECT) -> None:
         self.add_data(1)
-        self.push("aaa")
+        self.push("aaa", project)
         self.settle()
         self.approve(1)
         self.settle()
@@ -244,6 +251,120 @@ def test_new_code_is_proven_in_shadow_and_the_loser_guards() -> None:
     world.verdicts.clear()
     world.pass_days(15)
     assert not lane.challengers and lane.champion == 2
+
+
+CANARY = (
+    PROJECT
+    + """
+[rollout.probation]
+requests = 100
+time = "1h"
+[rollout.redesign]
+shadow = false
+canary = ["5%", "25%", "100%"]
+"""
+)
+KEPT = {"requests": 120, "failures": 0, "latency": 1.1, "agreement": 0.98, "breach": ""}
+
+
+def canary(project: str = CANARY) -> World:
+    """Return a world with a canary at its first share."""
+    world = World()
+    world.add_data(1)
+    world.push("aaa", project)
+    world.settle()
+    world.approve(1)
+    world.settle()
+    world.push("bbb", project)
+    world.settle()
+    world.approve(2)
+    world.settle()
+    return world
+
+
+def test_a_canary_grows_in_steps_and_becomes_champion() -> None:
+    world = canary()
+    lane = world.model.lane("production")
+    assert (lane.champion, lane.challengers[2].role, lane.challengers[2].share) == (1, "canary", 0.05)
+    world.pass_hours(3)
+    assert lane.challengers[2].share == 0.05, "nobody asked: it stays where it is"
+    world.services[2] = KEPT
+    world.pass_hours(2)
+    assert (lane.champion, lane.challengers[2].share) == (1, 0.25)
+    (shift,) = (event for event in world.events if event.kind == "shifted")
+    assert shift.why == (
+        "At 5 %: 120 requests, 0 failures, median latency 1.1 times the champion's, 98 % of the answers are the "
+        "champion's. Next step: 25 %."
+    )
+    world.pass_hours(3)
+    assert lane.champion == 2 and "The canary kept every limit. At 25 %" in lane.why
+    assert lane.challengers[1].role == "guard"
+
+
+def test_a_canary_that_breaks_a_limit_is_taken_back_for_good() -> None:
+    world = canary()
+    world.services[2] = KEPT | {"breach": "it failed on 9 of 120 requests (limit 1 %)"}
+    world.pass_hours(2)
+    lane = world.model.lane("production")
+    assert lane.champion == 1 and not lane.challengers
+    assert "Taken back: it failed on 9 of 120 requests" in world.model.versions[2].left["production"]
+    assert [issue.owner for issue in world.model.issues.values()] == ["nora"]
+    world.services.clear()
+    world.pass_days(5)
+    assert lane.champion == 1 and not lane.challengers
+
+
+def test_labels_end_a_canary_that_is_proven_worse() -> None:
+    world = canary()
+    world.services[2], world.verdicts[2] = KEPT, "abort"
+    world.pass_hours(2)
+    assert "proven worse" in world.model.versions[2].left["production"]
+
+
+def test_one_canary_at_a_time_and_a_share_by_hand_does_not_grow() -> None:
+    world = canary()
+    lane = world.model.lane("production")
+    world.push("ccc", CANARY)
+    world.settle()
+    world.approve(3)
+    world.settle()
+    assert list(lane.challengers) == [2]
+    with pytest.raises(NotAllowed, match="Version 2 answers a share"):
+        moves.order_share(world.model, 3, "production", 0.1, "why", "li", world.now)
+    world.append(moves.order_retirement(world.model, 2, "production", "not today", "li"))
+    world.append(moves.order_share(world.model, 3, "production", 0.1, "let us see", "li", world.now))
+    world.services[3] = KEPT
+    world.pass_days(3)
+    assert (lane.champion, lane.challengers[3].share) == (1, 0.1)
+    world.append(moves.order_share(world.model, 3, "production", 0.5, "more", "li", world.now))
+    assert lane.challengers[3].share == 0.5
+    world.append(moves.order_promotion(world.model, 3, "production", "good", "li", world.now))
+    assert lane.champion == 3
+
+
+def test_a_proof_may_be_followed_by_a_canary() -> None:
+    world = canary(CANARY.replace("shadow = false", "shadow = true"))
+    lane = world.model.lane("production")
+    assert lane.challengers[2].role == "shadow"
+    world.verdicts[2] = "promote"
+    world.pass_days(2)
+    assert (lane.champion, lane.challengers[2].role, lane.challengers[2].share) == (1, "canary", 0.05)
+    world.services[2] = KEPT
+    world.pass_days(2)
+    assert lane.champion == 2
+
+
+def test_an_arm_is_promoted_on_proof_alone() -> None:
+    world = canary(PROJECT + """[rollout]\nsticky = "harbour"\n[rollout.redesign]\nab = "50%"\n""")
+    lane = world.model.lane("production")
+    arm = lane.challengers[2]
+    assert (arm.role, arm.share, arm.unit) == ("arm", 0.5, "harbour")
+    world.services[2] = KEPT
+    world.pass_days(3)
+    assert lane.champion == 1
+    world.verdicts[2] = "promote"
+    world.pass_days(2)
+    assert lane.champion == 2 and "Proven better" in lane.why
 
 
 def test_proof_against_a_challenger_ends_it() -> None:
@@ -371,11 +492,12 @@ def test_whatever_happens_the_loop_settles_and_a_replay_gives_the_same_state(see
     """Random people, monitors, verdicts and crashes: invariants hold and the fold depends on the events alone."""
     rng = random.Random(seed)
     world = World(refuse={number for number in range(2, 60) if rng.random() < 0.3})
-    world.first_champion()
+    project = rng.choice([PROJECT, CANARY, CANARY.replace("shadow = false", "shadow = true")])
+    world.first_champion(project)
     for step in range(25):
         match rng.randrange(8):
             case 0:
-                world.push(f"c{step}")
+                world.push(f"c{step}", project)
             case 1:
                 world.add_data(step + 2)
             case 2:
@@ -384,6 +506,7 @@ def test_whatever_happens_the_loop_settles_and_a_replay_gives_the_same_state(see
                 )
             case 3:
                 world.verdicts = {number: rng.choice(["promote", "abort", "undecided"]) for number in range(60)}
+                world.services = {number: rng.choice([{}, KEPT, KEPT | {"breach": "slow"}]) for number in range(60)}
             case 4:
                 for version, _, _ in world.model.waiting():
                     order = review.approve if rng.random() < 0.7 else review.reject

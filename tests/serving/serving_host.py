@@ -20,12 +20,18 @@ def tell(told, content):
 def answer(plan, request):
     columns, rows = request["columns"], request["n"]
     time.sleep(plan.get("sleep", 0))
+    if (does := plan.get("does")) and ("when" not in plan or plan["when"] in columns.get("city", ())):
+        columns = {**columns, "do": [does]}
     if "die" in columns.get("do", ()):
         os._exit(9)
     if "hang" in columns.get("do", ()):
         time.sleep(3600)
     if "short" in columns.get("do", ()):
         rows -= 1
+    if "null" in columns.get("do", ()):
+        columns = {**columns, "echo": [None] * rows}
+    if "wide" in columns.get("do", ()):
+        return {"id": request["id"], "output": [[0.1, 0.2, 0.7]] * rows, "missing": [], "extra": []}
     if "fail" in columns.get("do", ()):
         return {
             "id": request["id"],

@@ -119,8 +119,42 @@ def test_a_challenger_that_cannot_start_is_dropped(web: httpx.Client, year: Orre
     assert failed.data["final"] is True and failed.data["role"] == "guard"
     (left,) = [one for one in year.timeline.read("flight-delay", kinds=("retired",), version=2, after=failed.seq)]
     assert "broken" in left.why and left.data["role"] == "guard"
-    assert [slot["version"] for slot in web.get(URL).json()["slots"] if slot["environment"] == "production"] == [5]
+    slots = [slot for slot in web.get(URL).json()["slots"] if slot["environment"] == "production"]
+    assert [(slot["version"], slot["role"]) for slot in slots] == [(5, "champion"), (4, "standby")]
     assert year.model("flight-delay").lane("production").champion == 5
+
+
+def test_a_share_by_hand_is_a_slot_and_what_is_taken_back_is_written_down(web: httpx.Client, year: Orrery) -> None:
+    year.approve("flight-delay", 5, why="Good.", actor="mara")
+    year.promote("flight-delay", 5, why="Try it.", actor="mara", share=0.1)
+    year.promote("flight-delay", 5, why="More.", actor="mara", share=0.2)
+    slots = {slot.role: slot for slot in assignment_of(year).slots if slot.environment == "production"}
+    canary = slots["canary"]
+    assert (canary.version, canary.share, canary.salt) == (5, 0.2, "production/flight-delay/5/canary")
+    assert canary.probation is not None and slots["champion"].version == 2
+    taken = {canary.key: {"since": "another trial", "role": "canary", "why": "old news"}}
+    body: dict[str, Any] = {"server": "one", "applied": 1, "taken": taken}
+    assert web.post("/api/serving/report", json=body).status_code == 200
+    assert not failures(year), "what was taken back in another trial says nothing of this one"
+    taken[canary.key] = {"since": canary.since, "role": "canary", "why": "It failed on 3 of 3."}
+    for _ in range(2):
+        assert web.post("/api/serving/report", json=body).status_code == 200
+    (failed,) = failures(year)
+    assert failed.actor == "orrery/serving" and failed.data["taken_back"]
+    assert "was taken back in production (canary): It failed on 3 of 3." in failed.why
+    lane = year.model("flight-delay").lane("production")
+    assert lane.champion == 2 and 5 not in lane.challengers and 5 in lane.unfit
+    assert not [one for one in year.due("flight-delay") if one.version == 5 and one.environment == "production"]
+
+
+def test_a_new_champion_is_on_probation_and_one_that_came_back_is_not(year: Orrery) -> None:
+    year.approve("flight-delay", 5, why="Good.", actor="mara")
+    year.promote("flight-delay", 5, why="Now.", actor="mara")
+    (slot,) = (slot for slot in assignment_of(year).slots if slot.key == "production/flight-delay/5")
+    assert slot.probation is not None and slot.probation.before == 2
+    year.rollback("flight-delay", why="No.", actor="mara")
+    (slot,) = (slot for slot in assignment_of(year).slots if slot.key == CHAMPION)
+    assert slot.role == "champion" and slot.probation is None
 
 
 def test_a_report_about_what_is_not_assigned_changes_nothing(web: httpx.Client, year: Orrery) -> None:

@@ -17,6 +17,8 @@ from orrery.monitors.monitor import View
 from orrery.monitors.watch import Look, look
 from orrery.pipeline.artifact import read_manifest
 from orrery.rollout.compare import look as compare_once
+from orrery.rollout.service import service
+from orrery.rollout.shares import SHARING, service_in_words
 from orrery.spec import Spec
 from orrery.stats import TableSketch
 from orrery.timeline.event import Draft
@@ -123,6 +125,7 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     since, until = parse_instant(action.args["since"]), parse_instant(action.args["until"])
     delay = parse_duration(policy.model.label_delay)
     champion = model.versions[lane.champion]
+    ship_journal(desk)
     columns = ["_output", "_role", policy.rollout.unit]
     rows = matured(desk.orrery.lake, model.name, action.environment, since, until, delay, columns=columns)
     pairs = _pairs(rows, lane.champion, challenger.version, policy)
@@ -136,12 +139,17 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     )
     facts = {**msgspec.to_builtins(found), "champion": lane.champion, "look": challenger.looks + 1}
     facts["until"] = format_instant(until)
+    served = ""
+    if challenger.role in SHARING:
+        logs = logged(desk.orrery.lake, model.name, action.environment, challenger.moved, until, role=None)
+        facts["service"] = service(logs, lane.champion, challenger.version, challenger.role, policy, scale)
+        served = service_in_words(msgspec.structs.replace(challenger, service=facts["service"])) + " "
     return [
         Draft(
             id=action.event_id(),
             kind="compared",
             actor="orrery/rollout",
-            why=f"Version {challenger.version} ({challenger.role}) beside version {lane.champion}: {effect}; "
+            why=f"{served}Version {challenger.version} ({challenger.role}) beside version {lane.champion}: {effect}; "
             f"evidence {found.evidence:.3g} for, {found.counter:.3g} against: {found.decision}.",
             model=model.name,
             version=challenger.version,
@@ -171,7 +179,7 @@ def _pairs(rows: pl.DataFrame, champion: int, challenger: int, policy: Spec) -> 
     columns = [pl.col("_at").alias("at"), pl.col("_output").alias("champion"), "label", "_id"]
     if unit not in ("row", "hour", "day"):
         columns.append(pl.col(unit).alias("unit") if unit in rows.columns else pl.lit(None, pl.String).alias("unit"))
-    left = rows.filter((pl.col("_version") == champion) & (pl.col("_role") == "champion")).select(columns)
+    left = rows.filter((pl.col("_version") == champion) & pl.col("_role").is_in(["champion", "shadow"])).select(columns)
     right = rows.filter((pl.col("_version") == challenger) & (pl.col("_role") != "champion")).select(
         "_id", pl.col("_output").alias("challenger")
     )

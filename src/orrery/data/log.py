@@ -25,7 +25,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "_day": pl.Date(),  # of _at; divides the files
     "_environment": pl.String(),
     "_version": pl.Int32(),
-    "_role": pl.String(),  # champion, shadow or guard
+    "_role": pl.String(),  # who answered: champion, canary, arm, standby; who saw it: shadow, guard
     "_entity": pl.String(),  # joins to the label
     "_output": pl.List(pl.Float64()),  # [p1] binary, [p0, p1, ...] multiclass, [y] regression
     "_latency": pl.Float64(),  # seconds

@@ -17,7 +17,7 @@ from orrery.data.log import COLUMNS, INSTANT, PredictionLog
 
 __all__ = ["COLUMNS", "Accepted", "LabelTable", "PredictionLog", "logged", "matured"]
 
-ROLES = ("champion", "shadow", "guard")
+ROLES = ("champion", "canary", "arm", "shadow", "guard")
 
 
 def logged(
@@ -26,18 +26,20 @@ def logged(
     environment: str,
     after: datetime | None,
     until: datetime,
-    role: str = "champion",
+    role: str | None = "champion",
 ) -> pl.DataFrame:
-    """Return the predictions made in ``(after, until]`` in one role, in the order in which they were made.
+    """Return the predictions made in ``(after, until]`` in one role or all, in the order in which they were made.
 
     Parameters
     ----------
     lake, model, environment : whose, where.
     after, until : instants; None is from the beginning.
-    role : champion, shadow or guard.
+    role : champion, canary, arm, shadow, guard or standby; None for all.
     """
     found = PredictionLog(lake, model).rows(environment, after.date() if after else None, until.date())
-    found = found.filter(pl.col("_role") == role, pl.col("_at") <= until)
+    found = found.filter(pl.col("_at") <= until)
+    if role is not None:
+        found = found.filter(pl.col("_role") == role)
     if after is not None:
         found = found.filter(pl.col("_at") > after)
     return _once(found.collect())

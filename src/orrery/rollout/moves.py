@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from orrery.errors import NotAllowed, NotFound
+from orrery.rollout import shares
 from orrery.spec import Burden, Spec
 from orrery.timeline.event import Draft
 from orrery.timeline.state import Challenger, Lane, ModelState, Version
@@ -17,9 +18,8 @@ ACTOR = "orrery/rollout"
 
 def burden_of(policy: Spec, change: str) -> Burden:
     """Return the burden of proof that the policy lays on a kind of change."""
-    return {"redesign": policy.rollout.redesign, "refresh": policy.rollout.refresh, "repair": policy.rollout.repair}[
-        change
-    ]
+    burden: Burden = getattr(policy.rollout, change)
+    return burden
 
 
 def next_moves(model: ModelState, now: datetime) -> Iterator[Action]:
@@ -51,7 +51,7 @@ def _towards_production(model: ModelState, version: Version, policy: Spec, now: 
         yield from missing
         if missing or not _fulfilled(model, version, environment, rules.needs, policy):
             return
-        yield _enter(model, version, lane, policy, now)
+        yield from _enter(model, version, lane, policy, now)
         return
 
 
@@ -114,14 +114,23 @@ def policy_of_whom(model: ModelState, version: Version, environment: str, role: 
     return ""
 
 
-def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: datetime) -> Action:
+def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: datetime) -> Iterator[Action]:
     burden, environment = burden_of(policy, version.change), lane.environment
-    if lane.champion is not None and burden.shadow and environment == PRODUCTION:
-        until = format_instant(now + parse_duration(burden.max))
-        why = f"A {version.change} is proven beside version {lane.champion} before it may answer."
-        facts = {"role": "shadow", "until": until, "change": version.change}
-        draft = _draft("challenged", model, version.number, environment, why, facts)
-        return record(f"challenge:{model.name}:{version.number}:{environment}", draft)
+    role = shares.first_role(burden) if lane.champion is not None and environment == PRODUCTION else ""
+    if shares.taken(lane, role):
+        return  # another one is being tried: its end is awaited
+    if role and (role != "canary" or shares.steps_of(burden)):
+        steps = shares.steps_of(burden) if role == "canary" else []
+        why = {
+            "shadow": f"A {version.change} is proven beside version {lane.champion} before it may answer.",
+            "arm": f"A {version.change} is proven on {burden.ab} of the traffic, drawn by lot, against version "
+            f"{lane.champion} on the rest.",
+            "canary": f"A {version.change} answers a share of the traffic that grows, and version {lane.champion} the "
+            f"rest: {', '.join(map(shares.percent, steps))}, then all.",
+        }[role]
+        draft = shares.begun(model, version, lane, policy, role, steps, why, now)
+        yield record(f"challenge:{model.name}:{version.number}:{environment}", draft)
+        return
     approval = next((one for one in version.approvals if one.environment in ("", environment)), None)
     whom = policy_of_whom(model, version, environment)
     if approval is not None and any(need.startswith("review") for need in policy.environments[environment].needs):
@@ -133,7 +142,7 @@ def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: d
             f"All that {environment} needs is there: {', '.join(policy.environments[environment].needs) or 'nothing'}."
         )
     drafts = promotion(model, version, lane, policy, why, ACTOR, now)
-    return record(f"promote:{model.name}:{version.number}:{environment}", *drafts)
+    yield record(f"promote:{model.name}:{version.number}:{environment}", *drafts)
 
 
 def promotion(
@@ -147,6 +156,9 @@ def promotion(
         if other.role == "guard":
             words = f"Version {version.number} took over: its guard period is over."
             drafts.append(_draft("retired", model, other.version, environment, words, {"role": "guard"}))
+        elif other.role == "canary" and other.change != "redesign" and other.version < version.number:
+            words = f"Version {version.number} is newer and took over."
+            drafts.append(_draft("retired", model, other.version, environment, words, {"role": "canary"}))
     guard = parse_duration(burden_of(policy, version.change).guard)
     if former is not None and former != version.number:
         if guard and environment == PRODUCTION:
@@ -173,11 +185,20 @@ def return_of(model: ModelState, lane: Lane, version: int, why: str, actor: str)
     return drafts
 
 
+def way_back(model: ModelState, lane: Lane) -> int | None:
+    """Return the newest earlier champion that is not known to fail; nothing if there is none."""
+    for number, _, _ in reversed(lane.tenures):
+        if number != lane.champion and number not in lane.unfit and not model.versions[number].deleted:
+            return number
+    return None
+
+
 def _after_looks(model: ModelState, lane: Lane, challenger: Challenger, now: datetime) -> Iterator[Action]:
     version, environment = challenger.version, lane.environment
+    role, facts = challenger.role, {"role": challenger.role}
     key = f"{model.name}:{version}:{environment}:{challenger.since.timestamp():.0f}"
     words = evidence_in_words(challenger)
-    if challenger.role == "guard":
+    if role == "guard":
         if challenger.decision == "promote":
             drafts = return_of(model, lane, version, f"The former champion is proven better: {words}", ACTOR)
             yield record(f"rollback:{key}", *drafts)
@@ -187,16 +208,46 @@ def _after_looks(model: ModelState, lane: Lane, challenger: Challenger, now: dat
         return
     policy = model.policy()
     assert policy is not None
-    least = challenger.since + parse_duration(burden_of(policy, challenger.change or "redesign").min)
-    if challenger.decision == "promote" and now >= least:
-        drafts = promotion(model, model.versions[version], lane, policy, f"Proven better: {words}", ACTOR, now)
-        yield record(f"proven:{key}", *drafts)
+    burden = burden_of(policy, challenger.change or "redesign")
+    if breach := shares.breach_of(challenger):
+        why = f"Taken back: {breach}. {shares.service_in_words(challenger)}"
+        yield record(f"breach:{key}", *shares.retired(model, lane, challenger, why))
     elif challenger.decision == "abort":
         why = f"Refused: proven worse than version {lane.champion}. {words}"
-        yield record(f"abort:{key}", _draft("retired", model, version, environment, why, {"role": "shadow"}))
+        yield record(f"abort:{key}", _draft("retired", model, version, environment, why, facts))
+    elif role == "canary" and shares.step_done(challenger, policy, now):
+        yield _step(model, lane, challenger, policy, now)
+    elif role != "canary" and challenger.decision == "promote" and now >= challenger.since + parse_duration(burden.min):
+        yield _proven(model, lane, challenger, policy, f"Proven better: {words}", now)
     elif now >= challenger.until:
         why = f"Undecided at the end of its time; version {lane.champion} stays. {words}"
-        yield record(f"undecided:{key}", _draft("retired", model, version, environment, why, {"role": "shadow"}))
+        yield record(f"undecided:{key}", _draft("retired", model, version, environment, why, facts))
+
+
+def _step(model: ModelState, lane: Lane, challenger: Challenger, policy: Spec, now: datetime) -> Action:
+    """Return a canary's next step: a larger share, or all of the traffic."""
+    share, said = shares.next_share(challenger), shares.service_in_words(challenger)
+    key = f"{model.name}:{challenger.version}:{lane.environment}:{challenger.since.timestamp():.0f}"
+    if share >= 1:
+        why = f"The canary kept every limit. {said} {evidence_in_words(challenger)}"
+        drafts = promotion(model, model.versions[challenger.version], lane, policy, why, ACTOR, now)
+        return record(f"grown:{key}", *drafts)
+    facts = {"role": "canary", "share": share, "previous": challenger.share}
+    why = f"{said} Next step: {shares.percent(share)}."
+    draft = _draft("shifted", model, challenger.version, lane.environment, why, facts)
+    moved = challenger.moved or challenger.since
+    return record(f"shift:{key}:{share:g}:{moved.timestamp():.0f}", draft)
+
+
+def _proven(model: ModelState, lane: Lane, challenger: Challenger, policy: Spec, why: str, now: datetime) -> Action:
+    """Return what follows a proof: the canary that the policy asks for, or the promotion."""
+    version = model.versions[challenger.version]
+    key = f"{model.name}:{version.number}:{lane.environment}:{challenger.since.timestamp():.0f}"
+    steps = shares.steps_of(burden_of(policy, version.change), above=challenger.share)
+    if not steps or shares.taken(lane, "canary"):
+        return record(f"proven:{key}", *promotion(model, version, lane, policy, why, ACTOR, now))
+    words = f"{why} Now it answers a share that grows: {', '.join(map(shares.percent, steps))}, then all."
+    return record(f"released:{key}", shares.begun(model, version, lane, policy, "canary", steps, words, now))
 
 
 def evidence_in_words(challenger: Challenger) -> str:
@@ -226,6 +277,46 @@ def order_promotion(
     NotAllowed
         If the version lacks something that the environment needs.
     """
+    version, lane, policy = _ready(model, number, environment)
+    return promotion(model, version, lane, policy, why, actor, now)
+
+
+def order_share(
+    model: ModelState, number: int, environment: str, share: float, why: str, actor: str, now: datetime
+) -> list[Draft]:
+    """Return the events after which a version answers a share of the traffic, until a person says otherwise.
+
+    It is watched like any canary, and taken back where it breaks a limit; it does not grow by itself.
+
+    Raises
+    ------
+    NotFound, NotAllowed
+        As :func:`order_promotion`; and if nobody answers the rest, or another version answers a share.
+    """
+    version, lane, policy = _ready(model, number, environment)
+    if lane.champion is None:
+        raise NotAllowed(
+            f"{environment} has no champion to answer the rest.", todo="Promote a version without a share."
+        )
+    held = lane.challengers.get(number)
+    if held is not None and held.role == "canary":
+        facts = {"role": "canary", "share": share, "previous": held.share}
+        return [_draft("shifted", model, number, environment, why, facts, actor)]
+    other = next((one.version for one in lane.challengers.values() if one.role == "canary"), None)
+    if other is not None:
+        raise NotAllowed(
+            f"Version {other} answers a share of {environment} already.",
+            safe="Nothing was changed.",
+            todo="Retire it first: one canary at a time.",
+        )
+    until = format_instant(now + parse_duration(burden_of(policy, version.change).max))
+    facts = {"role": "canary", "until": until, "change": version.change, "share": share, "steps": []}
+    facts["unit"] = policy.rollout.sticky
+    return [_draft("challenged", model, number, environment, why, facts, actor)]
+
+
+def _ready(model: ModelState, number: int, environment: str) -> tuple[Version, Lane, Spec]:
+    """Return a version that has all that an environment needs, with its lane and the policy; raises otherwise."""
     version, policy = _version(model, number), model.policy()
     assert policy is not None
     if environment not in policy.environments:
@@ -240,7 +331,7 @@ def order_promotion(
     lane = model.lane(environment)
     if lane.champion == number:
         raise NotAllowed(f"Version {number} is champion of {environment} already.")
-    return promotion(model, version, lane, policy, why, actor, now)
+    return version, lane, policy
 
 
 def order_rollback(model: ModelState, environment: str, to: int | None, why: str, actor: str) -> list[Draft]:

@@ -16,6 +16,24 @@ Policy = Literal["mask", "flag", "refuse"]
 """What becomes of a row that breaks the contract: broken values become null; it is only marked; it is refused."""
 
 
+class Probation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new version must keep to while the version before still stands by.
+
+    Parameters
+    ----------
+    requests, time : how many it answers and how many seconds pass, at least, before it may stay.
+    failures : share of its requests that it may fail on where the version before does not.
+    latency : how many times as long as the version before it may take.
+    before : the version that answers where it fails; for a canary and an arm it is the champion.
+    """
+
+    requests: int = 200
+    time: float = 900.0
+    failures: float = 0.01
+    latency: float = 3.0
+    before: int | None = None
+
+
 class Slot(msgspec.Struct, frozen=True, kw_only=True):
     """One version in one role in one environment.
 
@@ -33,6 +51,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     columns : data type of each input, for the description of the model.
     share, salt, unit : which part of the traffic a canary or an arm answers, as :class:`orrery.serving.route.Share`
         reads them.
+    since : what tells this trial of the version from the next one.
+    probation : for a version that is new in its role; nothing for one that is proven.
     repair : slope and intercept of a recalibration that is applied to what the artifact says (see
         :class:`orrery.pipeline.artifact.Repair`): a repaired version shares the process of the version it repairs.
     contract : ``columns`` and ``ordered`` as :func:`orrery.serving.contract.checker` reads them.
@@ -54,6 +74,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     share: float = 0.0
     salt: str = ""
     unit: str = ""
+    since: str = ""
+    probation: Probation | None = None
 
     @property
     def key(self) -> str:

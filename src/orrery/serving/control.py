@@ -114,6 +114,7 @@ class ControlLink:
             "server": self._server,
             "applied": self._fleet.applied,
             "failed": {**self._fleet.failed, **self._damaged},
+            "taken": self._fleet.taken,
         }
         counts = dict(self._served())
         changed = report != {key: self._reported.get(key) for key in report}
@@ -126,6 +127,7 @@ class ControlLink:
             if status >= 300:
                 raise http.client.HTTPException(f"status {status} for a report")
             self._reported, self._counted = full, loop.time()
+            self._fleet.told(list(report["taken"]))
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, str, bytes]:
         if self._connection is None:

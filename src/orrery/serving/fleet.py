@@ -12,9 +12,11 @@ from msgspec.structs import replace
 from orrery.serving.assignment import Assignment, Slot
 from orrery.serving.channel import Spawn
 from orrery.serving.contract import Checker
+from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.models import Model
 from orrery.serving.prediction import Predictor
+from orrery.serving.probation import Memory, Trial
 from orrery.serving.route import Route, Share, models_of
 from orrery.serving.shadow import Lane
 
@@ -34,14 +36,24 @@ class Fleet:
     spawn : starts a model process.
     threads : executor of one thread for that.
     predictor : what the challengers' predictions go through.
+    memory : what was taken back.
     changed : called when :attr:`applied` or :attr:`failed` may have changed.
     """
 
     def __init__(
-        self, spawn: Spawn, threads: Executor, predictor: Predictor, metrics: Metrics, changed: Callable[[], None]
+        self,
+        spawn: Spawn,
+        threads: Executor,
+        predictor: Predictor,
+        metrics: Metrics,
+        memory: Memory,
+        changed: Callable[[], None],
     ) -> None:
         self._spawn, self._threads, self._predictor, self._metrics = spawn, threads, predictor, metrics
-        self._changed = changed
+        self._memory, self._changed = memory, changed
+        self._trials: dict[tuple[str, str, str], Trial] = {}
+        self._proven: set[tuple[str, str, str]] = set()
+        self._slots: list[Slot] = []
         self._models: dict[tuple[str, str, str], Model] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._leaving: set[asyncio.Task[None]] = set()
@@ -56,8 +68,19 @@ class Fleet:
     @property
     def failed(self) -> dict[str, str]:
         """Slots of the present assignment whose version cannot be started, and why."""
-        slots = self.assignment.slots if self.assignment else []
+        slots = self._slots
         return {slot.key: model.failure for slot in slots if (model := self._models[slot.process]).failure}
+
+    @property
+    def taken(self) -> dict[str, dict[str, str]]:
+        """Slots that this server took back by itself: since when they were tried, in which role, and why not."""
+        found = self._memory.taken
+        return {key: {"since": one.since, "role": one.role, "why": one.why} for key, one in found.items()}
+
+    def told(self, keys: list[str]) -> None:
+        """Note that the control plane knows what was taken back."""
+        if any(not taken.reported for taken in self._memory.taken.values()):
+            self._memory.reported(keys)
 
     @property
     def ready(self) -> bool:
@@ -69,10 +92,17 @@ class Fleet:
         for task in self._tasks:
             task.cancel()
         self.assignment = assignment
-        for slot in assignment.slots:
+        self._memory.forget(assignment.slots)
+        groups = {
+            route: self._in_force(list(slots)) for route, slots in groupby(sorted(assignment.slots, key=_route), _route)
+        }
+        self._slots = [slot for slots in groups.values() for slot in slots]
+        for slot in self._slots:
             if slot.process not in self._models:
                 self._models[slot.process] = Model(slot, self._spawn, self._threads, self._metrics)
-        groups = {route: list(slots) for route, slots in groupby(sorted(assignment.slots, key=_route), _route)}
+        trials = {_trial(slot) for slot in self._slots}
+        self._trials = {trial: one for trial, one in self._trials.items() if trial in trials}
+        self._proven &= trials
         for route in self.routes.keys() - groups.keys():
             del self.routes[route]
         self._settling = set(groups)
@@ -115,8 +145,11 @@ class Fleet:
                 lane = Lane(slot, model, Checker(slot.contract), self._predictor.see, self._predictor.shed)
             return lane
 
-        def route_of(slot: Slot, lanes: list[Lane], share: Share | None = None) -> Route:
-            return Route(slot, self._models[slot.process], Checker(slot.contract), lanes, share)
+        def route_of(slot: Slot, lanes: list[Lane], share: Share | None = None, before: Slot | None = None) -> Route:
+            route = Route(slot, self._models[slot.process], Checker(slot.contract), lanes, share)
+            if before is not None:
+                route.trial = self._trial(slot, route_of(replace(before, role="standby"), []))
+            return route
 
         champion = next(slot for slot in slots if slot.role == "champion")
         beside = [lane_of(slot) for slot in slots if slot.role in ("shadow", "guard")]
@@ -129,15 +162,48 @@ class Fleet:
                 slot,
                 [*beside, watching] if watching and slot.role == "canary" else [],
                 Share(slot.share, slot.salt or slot.key, slot.unit),
+                champion,
             )
             for slot in sharing
         ]
-        self.routes[name] = replace(route_of(champion, [*beside, *seen]), arms=tuple(arms))
+        self.routes[name] = replace(
+            route_of(champion, [*beside, *seen], before=_before(champion, slots)), arms=tuple(arms)
+        )
         self._retire()
+
+    def _trial(self, slot: Slot, before: Route) -> Trial | None:
+        """Return the trial of a version that is on probation: the one that is running already, or a new one."""
+        if slot.probation is None or _trial(slot) in self._proven:
+            return None
+        trial = self._trials.get(_trial(slot))
+        if trial is None:
+            trial = Trial(slot, before, self._predictor, self._take_back, self._passed)
+            self._trials[_trial(slot)] = trial
+        trial.before = before
+        return trial
+
+    def _take_back(self, slot: Slot, why: str) -> None:
+        say(f"{slot.key} ({slot.role}) is taken back. {why}")
+        self._metrics.taken_back.add((slot.model, slot.environment, str(slot.version), slot.role))
+        self._memory.add(slot, why)
+        if self.assignment is not None:
+            self.apply(self.assignment)
+
+    def _passed(self, slot: Slot) -> None:
+        self._proven.add(_trial(slot))
+        if slot.route in self.routes:
+            self._switch(slot.route, [one for one in self._slots if one.route == slot.route])
+
+    def _in_force(self, slots: list[Slot]) -> list[Slot]:
+        """Return the slots of a route without what was taken back; for a champion, the version before answers."""
+        champion = next(slot for slot in slots if slot.role == "champion")
+        if self._memory.holds(champion) and (before := _before(champion, slots)) is not None:
+            slots = [replace(before, role="champion"), *(one for one in slots if one not in (champion, before))]
+        return [slot for slot in slots if slot.role == "champion" or not self._memory.holds(slot)]
 
     def _retire(self) -> None:
         used = {model for route in self.routes.values() for model in models_of(route)}
-        wanted = {slot.process for slot in self.assignment.slots} if self.assignment else set()
+        wanted = {slot.process for slot in self._slots}
         for key, model in list(self._models.items()):
             if key not in wanted and id(model) not in used:
                 del self._models[key]
@@ -156,3 +222,14 @@ class Fleet:
 
 def _route(slot: Slot) -> tuple[str, str]:
     return slot.route
+
+
+def _trial(slot: Slot) -> tuple[str, str, str]:
+    return slot.key, slot.role, slot.since
+
+
+def _before(champion: Slot, slots: list[Slot]) -> Slot | None:
+    """Return the version that answers where a new champion fails, if it is there."""
+    if champion.probation is None:
+        return None
+    return next((slot for slot in slots if slot is not champion and slot.version == champion.probation.before), None)

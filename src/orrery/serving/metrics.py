@@ -82,6 +82,7 @@ class Metrics:
         self.broken = Counter("orrery_broken_rows_total", "Rows that break the contract.", _ROLE)
         self.shed = Counter("orrery_shadow_shed_total", "Requests that found a challenger's queue full.", _ROLE)
         self.shadow_failures = Counter("orrery_shadow_failures_total", "Requests that a challenger failed on.", _ROLE)
+        self.taken_back = Counter("orrery_taken_back_total", "Versions that this server took back by itself.", _ROLE)
         self.restarts = Counter(
             "orrery_model_restarts_total", "Ends of model processes that were not ordered.", _VERSION
         )

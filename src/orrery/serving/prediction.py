@@ -74,6 +74,8 @@ class Predictor:
                 columns = masked(columns, broken)
         said = await route.model.predict(columns, request.rows, slot.timeout)
         rows = _numbers(said, slot)
+        if route.trial is not None:
+            route.trial.check(rows)
         record = _record(slot, request, at, rows, time.perf_counter() - began, broken)
         record.update(request.columns)
         try:
@@ -85,6 +87,11 @@ class Predictor:
                 ) from error
         self._count(slot, request.rows)
         return Answer(request, slot, rows, broken, said.missing, said.extra)
+
+    async def ask(self, route: Route, request: Request) -> list[list[Any]]:
+        """Return what a version says, without writing it down."""
+        said = await route.model.predict(request.columns, request.rows, route.slot.timeout)
+        return _numbers(said, route.slot)
 
     async def see(self, lane: Lane, request: Request, at: int) -> None:
         """Have a challenger predict, and write that down; what goes wrong is counted and harms nobody."""

@@ -28,6 +28,7 @@ from orrery.serving.fleet import Fleet
 from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.prediction import Journal, Predictor, microseconds
+from orrery.serving.probation import Memory
 from orrery.serving.server import Server
 from orrery.serving.service import Service
 from orrery.settings import Settings
@@ -93,7 +94,8 @@ async def _run(
         ThreadPoolExecutor(1, "asks-control") as asks,
     ):
         link: ControlLink | None = None
-        fleet = Fleet(spawn, starts, predictor, metrics, lambda: link.wake() if link else None)
+        memory = Memory(settings.folder("serving") / "taken.json")
+        fleet = Fleet(spawn, starts, predictor, metrics, memory, lambda: link.wake() if link else None)
         link = ControlLink(
             settings.control_url, f"serving-{settings.serving_port}", fleet, file, lambda: predictor.served, asks
         )

@@ -16,7 +16,8 @@ import msgspec
 from orrery.serving.assignment import Slot
 from orrery.serving.contract import Checker
 from orrery.serving.models import Model
-from orrery.serving.requests import Request
+from orrery.serving.probation import Trial
+from orrery.serving.requests import Answer, Request
 from orrery.serving.shadow import Lane
 
 _WHOLE = 1 << 64
@@ -68,6 +69,7 @@ class Route(msgspec.Struct):
     lanes : the challengers that see afterwards what it was asked.
     share : the part of the units that it answers; nothing for the champion, who answers the rest.
     arms : versions that answer a share, the first that holds a unit before the others.
+    trial : watches a new version, and has the version before answer where it fails; nothing for one that is proven.
     """
 
     slot: Slot
@@ -76,6 +78,7 @@ class Route(msgspec.Struct):
     lanes: list[Lane]
     share: Share | None = None
     arms: tuple[Route, ...] = ()
+    trial: Trial | None = None
 
     @property
     def labels(self) -> tuple[str, str, str, str]:
@@ -105,6 +108,10 @@ class Route(msgspec.Struct):
         """Return the versions that answer."""
         return [self.slot.version, *(arm.slot.version for arm in self.arms)]
 
+    def beside(self, answer: Answer) -> list[Lane]:
+        """Return the challengers that are yet to see a request: not the one that answered it in place of another."""
+        return [lane for lane in self.lanes if lane.slot.version != answer.slot.version]
+
     def hold(self) -> None:
         """Keep the challengers until :meth:`release`, because they will be shown a request."""
         for lane in self.lanes:
@@ -119,4 +126,6 @@ class Route(msgspec.Struct):
 def models_of(route: Route) -> set[Any]:
     """Return the models that a route needs, as their ids."""
     found = {id(route.model), *(id(lane.model) for lane in route.lanes)}
+    if route.trial is not None:
+        found |= models_of(route.trial.before)
     return found.union(*(models_of(arm) for arm in route.arms)) if route.arms else found

@@ -87,11 +87,12 @@ class Service:
         """
         route.hold()
         try:
-            answer = await self._predictor.answer(route, request, at)
-            if wait and route.lanes:
-                await asyncio.wait([lane.put(request, at) for lane in route.lanes], timeout=SHADOW_PATIENCE)
+            answer = await (route.trial or self._predictor).answer(route, request, at)
+            lanes = route.lanes if route.trial is None else route.beside(answer)
+            if wait and lanes:
+                await asyncio.wait([lane.put(request, at) for lane in lanes], timeout=SHADOW_PATIENCE)
             else:
-                for lane in route.lanes:  # they begin when this task gives way: by then the answer has left
+                for lane in lanes:  # they begin when this task gives way: by then the answer has left
                     lane.offer(request, at)
             return answer
         finally:

@@ -7,7 +7,8 @@ KINDS: dict[str, str] = {
     "pushed": "A commit arrived. data: commit, branch, message, author, spec (the whole orrery.toml).",
     "built": "The commit's environment is locked. data: commit, lock, python, packages, seconds, cached.",
     "tested": "The project's tests passed in an environment. data: commit, passed, seconds, output.",
-    "failed": "A step of the project failed. data: stage, commit or run or version, error, output, final, attempt.",
+    "failed": "A step of the project failed, or a version where it answers (stage serving; taken_back: the inference "
+    "server let the version before answer). data: stage, commit or run or version, error, output, final, attempt.",
     # training
     "triggered": "A training was asked for. data: run, reason, change, commit, data (dataset -> version), evidence.",
     "not_triggered": "A trigger fired and the policy held it back. data: reason, evidence, until.",
@@ -22,8 +23,11 @@ KINDS: dict[str, str] = {
     "issue_opened": "Something waits for a person. data: issue, title, owner.",
     "issue_closed": "It waits no more. data: issue.",
     # rollout
-    "challenged": "A version began to run beside the champion. data: role (shadow or guard), until, change.",
-    "compared": "A look at challenger and champion. data: champion, look, n, effect, interval, evidence, decision.",
+    "challenged": "A version began to run beside the champion. data: role (shadow, canary, arm or guard), until, "
+    "change; of a canary or an arm also share, steps, unit.",
+    "shifted": "A version answers another share of the traffic. data: role, share, previous.",
+    "compared": "A look at challenger and champion. data: champion, look, n, effect, interval, evidence, decision; "
+    "of a canary or an arm also service (requests, failures, latency, broken, agreement, breach).",
     "promoted": "A version became champion of an environment. data: previous, change, by_policy.",
     "rolled_back": "An earlier champion came back. data: previous (who is replaced).",
     "retired": "A version left an environment. data: role.",

@@ -18,7 +18,7 @@ from orrery.spec import Spec
 from orrery.timeline.event import Event
 from orrery.types import PRODUCTION, parse_instant
 
-FORM = 2
+FORM = 3
 """Raise it when the meaning of a stored state changes: older ones are then folded anew."""
 
 
@@ -110,7 +110,7 @@ class Version(msgspec.Struct, kw_only=True):
 
 
 class Challenger(msgspec.Struct, kw_only=True):
-    """A version that runs beside the champion: a candidate in shadow, or the former champion on guard."""
+    """A version beside the champion: a candidate in shadow or with a share, or the former champion on guard."""
 
     version: int
     role: str
@@ -122,6 +122,11 @@ class Challenger(msgspec.Struct, kw_only=True):
     decision: str = "undecided"
     evidence: dict[str, Any] = {}
     state: dict[str, Any] = {}
+    share: float = 0.0
+    steps: list[float] = []
+    unit: str = ""
+    moved: datetime | None = None
+    service: dict[str, Any] = {}
 
 
 class Lane(msgspec.Struct, kw_only=True):
@@ -132,6 +137,10 @@ class Lane(msgspec.Struct, kw_only=True):
     since: datetime | None = None
     why: str = ""
     by: str = ""
+    former: int | None = None
+    """The champion before this one, where a promotion replaced it; nothing after a rollback."""
+    unfit: dict[int, str] = {}
+    """Versions that could not answer here, and why, until they are promoted again."""
     challengers: dict[int, Challenger] = {}
     tenures: list[tuple[int, datetime, datetime | None]] = []
     looks: int = 0
@@ -285,6 +294,9 @@ def _tested(state: ModelState, event: Event) -> None:
 
 def _failed(state: ModelState, event: Event) -> None:
     """End what failed for good, so that the loop goes on without it."""
+    if event.data.get("stage") == "serving" and event.version is not None:
+        lane = _lane(state, event)
+        lane.unfit = {**lane.unfit, event.version: event.why}
     if not event.data.get("final", True):
         return
     stage, error = event.data.get("stage", ""), str(event.data.get("error", event.why))
@@ -412,8 +424,18 @@ def _challenged(state: ModelState, event: Event) -> None:
             since=event.occurred_at,
             until=parse_instant(event.data["until"]),
             change=event.data.get("change", ""),
+            share=event.data.get("share", 0.0),
+            steps=event.data.get("steps", []),
+            unit=event.data.get("unit", ""),
+            moved=event.occurred_at,
         ),
     }
+
+
+def _shifted(state: ModelState, event: Event) -> None:
+    challenger = _lane(state, event).challengers.get(event.version or 0)
+    if challenger is not None:
+        challenger.share, challenger.moved, challenger.service = event.data["share"], event.occurred_at, {}
 
 
 def _compared(state: ModelState, event: Event) -> None:
@@ -424,6 +446,7 @@ def _compared(state: ModelState, event: Event) -> None:
         challenger.decision = event.data["decision"]
         challenger.evidence = {name: event.data.get(name) for name in ("n", "effect", "interval", "evidence")}
         challenger.state = event.data.get("state", {})
+        challenger.service = event.data.get("service", {})
 
 
 def _promoted(state: ModelState, event: Event) -> None:
@@ -432,12 +455,15 @@ def _promoted(state: ModelState, event: Event) -> None:
     lane = _lane(state, event)
     _end_tenure(lane, event.occurred_at)
     lane.champion, lane.since, lane.why, lane.by = number, event.occurred_at, event.why, event.actor
+    lane.former = event.data.get("previous") if event.kind == "promoted" else None
     lane.tenures = [*lane.tenures, (number, event.occurred_at, None)]
+    lane.unfit = {key: why for key, why in lane.unfit.items() if key != number}
     lane.challengers = {key: one for key, one in lane.challengers.items() if key != number}
     for challenger in lane.challengers.values():
         # Evidence was against the former champion: it says nothing about this one.
         challenger.looks, challenger.decision, challenger.state = 0, "undecided", {}
-        challenger.compared_until = event.occurred_at
+        challenger.compared_until = challenger.moved = event.occurred_at
+        challenger.service = {}
     lane.alarms, lane.monitors = {}, ""
     version = state.versions[number]
     version.entered = {**version.entered, event.environment: event.occurred_at}
@@ -514,6 +540,7 @@ _HANDLERS: dict[str, Callable[[ModelState, Event], None]] = {
     "purged": _of_version(_purged),
     "challenged": _challenged,
     "compared": _compared,
+    "shifted": _shifted,
     "promoted": _promoted,
     "rolled_back": _promoted,
     "retired": _retired,

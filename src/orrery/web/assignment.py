@@ -6,48 +6,70 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from orrery.app import Orrery
 from orrery.rollout import moves
-from orrery.serving.assignment import Assignment, Slot
+from orrery.rollout.shares import SHARING
+from orrery.serving.assignment import Assignment, Probation, Slot
 from orrery.spec import Spec
 from orrery.timeline.event import Draft
 from orrery.timeline.state import DataState, Lane, ModelState
 from orrery.timeline.store import events
-from orrery.types import Role, digest, parse_duration
+from orrery.types import Role, digest, format_instant, parse_duration
 
 ACTOR = "orrery/serving"
-MOVES = ("promoted", "rolled_back", "retired", "challenged", "deleted", "contract_changed")
+MOVES = ("promoted", "rolled_back", "retired", "challenged", "shifted", "deleted", "contract_changed")
 """Kinds of events after which another version may answer, or the same one to another contract."""
 MOST = 100
 """Servers that are remembered; beyond it, those that fell silent are forgotten."""
+NEW = timedelta(days=1)
+"""Time after which a champion is no longer on probation, however little it was asked."""
 RECENT = 5.0
 """Seconds after which a silent server no longer counts."""
 
 
 def assignment_of(orrery: Orrery) -> Assignment:
     """Return who answers where: a slot for every champion and for what runs beside it."""
-    data = orrery.states.data()
-    slots = [slot for name in orrery.models() for slot in _slots(orrery, orrery.model(name), data)]
+    data, now = orrery.states.data(), orrery.clock.now()
+    slots = [slot for name in orrery.models() for slot in _slots(orrery, orrery.model(name), data, now)]
     return Assignment(seq=_newest_move(orrery), slots=slots)
 
 
-def _slots(orrery: Orrery, model: ModelState, data: DataState) -> Iterator[Slot]:
+def _slots(orrery: Orrery, model: ModelState, data: DataState, now: datetime) -> Iterator[Slot]:
+    policy = model.policy()
     for lane in model.lanes.values():
         if lane.champion is None:
             continue
-        roles: list[tuple[int, str]] = [(lane.champion, "champion")]
-        roles += [(one.version, one.role) for one in lane.challengers.values()]
-        for number, role in roles:
-            slot = _slot(orrery, model, lane, number, role, data)  # type: ignore[arg-type]
+        champion = _slot(orrery, model, lane, lane.champion, "champion", data)
+        if champion is None or lane.since is None or policy is None:
+            continue  # a challenger without a champion has nothing to stand beside
+        keeps, age = _probation(policy), now - lane.since
+        before = moves.way_back(model, lane) if lane.former is not None and age < NEW else None
+        probation = None if before is None else replace(keeps, before=before)
+        yield replace(champion, since=format_instant(lane.since), probation=probation)
+        if before is not None and before not in lane.challengers and age.total_seconds() < keeps.time:
+            standby = _slot(orrery, model, lane, before, "standby", data)
+            if standby is not None:
+                yield standby
+        for one in lane.challengers.values():
+            slot = _slot(orrery, model, lane, one.version, one.role, data)  # type: ignore[arg-type]
+            if slot is not None and one.role in SHARING:
+                salt = f"{slot.key}/{one.role}"
+                slot = replace(slot, share=one.share, salt=salt, unit=one.unit, probation=keeps)
             if slot is not None:
-                yield slot
-            elif role == "champion":
-                break  # a challenger without a champion has nothing to stand beside
+                yield replace(slot, since=format_instant(one.since))
+
+
+def _probation(policy: Spec) -> Probation:
+    rules = policy.rollout.probation
+    seconds = parse_duration(rules.time).total_seconds()
+    return Probation(requests=rules.requests, time=seconds, failures=rules.failures, latency=rules.latency)
 
 
 def _slot(orrery: Orrery, model: ModelState, lane: Lane, number: int, role: Role, data: DataState) -> Slot | None:
@@ -147,8 +169,23 @@ class Assigner:
             if len(self.servers) > MOST:
                 self.servers = {key: one for key, one in self.servers.items() if now - one.seen < RECENT}
 
-    def report(self, name: str, applied: int, failed: dict[str, str], served: dict[str, int]) -> None:
-        """Take a report; a version that cannot be started is written down once, and a champion gives way."""
+    def report(
+        self,
+        name: str,
+        applied: int,
+        failed: dict[str, str],
+        served: dict[str, int],
+        taken: dict[str, tuple[str, str, str]],
+    ) -> None:
+        """Take a report; a version that fails is written down once, and gives way.
+
+        Parameters
+        ----------
+        name, applied : which server, and what it has carried out.
+        failed : slots that cannot be started, and why.
+        served : rows that each slot has predicted.
+        taken : slots that the server took back by itself: since when they were tried, in which role, and why not.
+        """
         self.seen(name, applied)
         if (server := self.servers.get(name)) is not None:
             server.failed, server.served = failed, served
@@ -156,6 +193,10 @@ class Assigner:
         for key, error in failed.items():
             if key in slots:
                 self._failed(slots[key], error)
+        for key, (since, role, why) in taken.items():
+            slot = slots.get(key)
+            if slot is not None and (slot.since, slot.role) == (since, role):
+                self._failed(slot, why, taken_back=True)
 
     def recent(self) -> list[Server]:
         """Return the servers that were heard of in the last seconds."""
@@ -167,21 +208,26 @@ class Assigner:
         seq = self.current()[0].seq
         return all(server.applied == seq for server in self.recent())
 
-    def _failed(self, slot: Slot, error: str) -> None:
+    def _failed(self, slot: Slot, error: str, *, taken_back: bool = False) -> None:
         orrery = self._orrery
         state = orrery.model(slot.model)
-        lane = state.lane(slot.environment)
-        since = lane.since if slot.role == "champion" else lane.challengers[slot.version].since
-        words = f"Version {slot.version} cannot be served in {slot.environment} ({slot.role}): {error}"
+        what = "was taken back" if taken_back else "cannot be served"
+        words = f"Version {slot.version} {what} in {slot.environment} ({slot.role}): {error}"
         draft = Draft(
-            id=digest(f"serving/{slot.model}/{slot.key}/{slot.role}/{since}"),
+            id=digest(f"serving/{slot.model}/{slot.key}/{slot.role}/{slot.since}"),
             kind="failed",
             actor=ACTOR,
             why=words,
             model=slot.model,
             version=slot.version,
             environment=slot.environment,
-            data={"stage": "serving", "error": error[:4000], "final": slot.role != "champion", "role": slot.role},
+            data={
+                "stage": "serving",
+                "error": error[:4000],
+                "final": slot.role != "champion",
+                "role": slot.role,
+                "taken_back": taken_back,
+            },
         )
         commit = state.commits[state.versions[slot.version].commit]
         issue = {
@@ -203,13 +249,5 @@ class Assigner:
             return moves.order_retirement(model, slot.version, slot.environment, words, ACTOR)
         if lane.champion != slot.version or lane.by == ACTOR:
             return []
-        known = self._orrery.timeline.read(model.name, kinds=("failed",), newest_first=True, limit=100)
-        fails = {
-            event.version
-            for event in known
-            if event.data.get("stage") == "serving" and event.environment == slot.environment
-        } | {slot.version}
-        for number, _, _ in reversed(lane.tenures):
-            if number not in fails and not model.versions[number].deleted:
-                return moves.order_rollback(model, slot.environment, number, words, ACTOR)
-        return []
+        before = moves.way_back(model, lane)
+        return [] if before is None else moves.order_rollback(model, slot.environment, before, words, ACTOR)

@@ -188,7 +188,8 @@ def assignment(
 async def report(request: Request, assigner: Assigning) -> Response:
     """Take the report of an inference server: what it serves, and what it cannot."""
     body = await body_of(request, wire.Report)
-    await run_in_threadpool(assigner.report, body.server, body.applied, body.failed, body.served)
+    taken = {key: (one.since, one.role, one.why) for key, one in body.taken.items()}
+    await run_in_threadpool(assigner.report, body.server, body.applied, body.failed, body.served, taken)
     return answer(wire.Taken())
 
 

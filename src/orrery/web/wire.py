@@ -93,6 +93,14 @@ class Labels(Body):
     labels: list[Label]
 
 
+class TakenBack(Body):
+    """A version that an inference server took back by itself."""
+
+    since: str
+    role: str
+    why: str
+
+
 class Report(Body):
     """What an inference server has carried out."""
 
@@ -100,6 +108,7 @@ class Report(Body):
     applied: int
     failed: dict[str, str] = {}
     served: dict[str, int] = {}
+    taken: dict[str, TakenBack] = {}
 
 
 class ClockOrder(Body):
