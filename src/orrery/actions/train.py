@@ -16,6 +16,7 @@ from orrery.actions.desk import Desk, limits_of
 from orrery.actions.repair import repair
 from orrery.errors import ProjectFailed
 from orrery.pipeline.artifact import read_manifest
+from orrery.pipeline.compiled import read_verdict
 from orrery.spec import Spec, to_dict
 from orrery.stats import paired_interval
 from orrery.stats.measure import bound_of, encode, row_losses
@@ -64,6 +65,7 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         "steps": [{name: step.get(name) for name in STEP_FACTS} for step in result.get("steps") or []],
         "row_wise": _row_wise(result.get("consistency") or {}),
         **_promised(out, spec),
+        "compiled": _compiled(out, result),
         "lock": (model.commits[run.commit].built or {}).get("lock", ""),
     }
     pins = ", ".join(f"{name}@v{number}" for name, number in run.data.items())
@@ -141,6 +143,12 @@ def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path)
         words = error.get("message") or finished.reason or "unknown"
         raise ProjectFailed(f"{step}{words}", output="\n".join(error.get("traceback") or []) or finished.tail)
     return result
+
+
+def _compiled(out: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Return how the version will be served; a repair is served as what it repairs."""
+    verdict = read_verdict(out / "artifact")
+    return dict(result.get("compiled") or {}) if verdict is None else verdict.as_fact()
 
 
 def _row_wise(consistency: dict[str, Any]) -> float | None:

@@ -28,10 +28,12 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from orrery.errors import Damaged, NotFound, NotUnderstood
+from orrery.errors import Damaged, NotUnderstood
 from orrery.pipeline.checkout import Checkout
+from orrery.pipeline.manifest import Manifest as Manifest
+from orrery.pipeline.manifest import Repair as Repair
+from orrery.pipeline.manifest import read_manifest as read_manifest
 from orrery.pipeline.values import decode, digest, encode
-from orrery.types import Task
 
 SAMPLE_ROWS = 50
 MLFLOW_VERSION = "3.17.2"
@@ -39,57 +41,6 @@ MLFLOW_VERSION = "3.17.2"
 _FILE_BYTES = 1_000_000
 """Larger files of a checkout are data, and no part of a version's code."""
 _LEFT_OUT = {"tests", "test", "__pycache__", "node_modules", "venv", "notebooks", "mlruns"}
-
-
-class Repair(msgspec.Struct, frozen=True):
-    """Platt's two numbers, applied to the probability on the logit scale: ``slope * logit(p) + intercept``."""
-
-    slope: float
-    intercept: float
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is needed to know about a version without running it."""
-
-    format: int = 1
-    model: str
-    task: Task
-    target: str
-    entity: str = ""
-    time: str = ""
-    classes: tuple[bool | int | float | str, ...] = ()
-    """Values of the target, sorted; the output has a column for each, for a binary task one: that of the second."""
-    rows_input: str
-    """Argument of the pipeline that gets the rows of a request."""
-    dataset: str = ""
-    """Name of the dataset those rows were of in training."""
-    columns: dict[str, str]
-    """Columns of a request and their types, in words."""
-    module: str = "pipeline"
-    step: str = "model"
-    """The step that returned the model."""
-    inputs: tuple[str, ...] = ()
-    """All that was supplied to the pipeline: datasets and target."""
-    features: str
-    """The step (or the dataset) whose result the model sees."""
-    live: tuple[str, ...] = ()
-    """Steps computed anew for each request, in order."""
-    kept: tuple[str, ...] = ()
-    """Steps and datasets whose value of training is used."""
-    params: dict[str, Any] = {}
-    commit: str = ""
-    change: str = ""
-    trained_until: str | None = None
-    """Newest event time learnt from, ISO 8601."""
-    rows: int = 0
-    code: str = ""
-    """Digest of the files in ``code/``."""
-    repair: Repair | None = None
-
-    @property
-    def width(self) -> int:
-        """Columns of the output."""
-        return len(self.classes) if self.task == "multiclass" else 1
 
 
 @dataclass(frozen=True)
@@ -140,26 +91,6 @@ def _named(module: ModuleType, qualname: str) -> Any:
     for part in qualname.split("."):
         found = getattr(found, "__dict__", {}).get(part)
     return found
-
-
-def read_manifest(artifact: Path | str) -> Manifest:
-    """Read ``version.json``.
-
-    Raises
-    ------
-    NotFound
-        If the folder holds no version.
-    Damaged
-        If it is not what was written.
-    """
-    try:
-        text = (Path(artifact) / "version.json").read_bytes()
-    except FileNotFoundError:
-        raise NotFound(f"There is no version in {artifact}.") from None
-    try:
-        return msgspec.json.decode(text, type=Manifest)
-    except msgspec.DecodeError as error:
-        raise Damaged(f"version.json in {artifact} cannot be read: {error}.") from error
 
 
 def read_fitted(artifact: Path | str, which: str, checkout: Checkout) -> Fitted:

@@ -18,17 +18,15 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from orrery.errors import NotAllowed, NotUnderstood
 from orrery.pipeline.attribution import WAYS, Shares
+from orrery.pipeline.manifest import FloatArray, repaired
 from orrery.pipeline.origins import origins
-from orrery.pipeline.predictor import Predictor, outputs, repaired
+from orrery.pipeline.predictor import Predictor, outputs
 from orrery.pipeline.rows import Rows
 from orrery.pipeline.shapley import Table, shapley
-
-FloatArray = npt.NDArray[np.float64]
 
 MAX_ROWS = 200
 """Rows that are explained at once, at most."""

@@ -98,7 +98,7 @@ def _load(artifact: str, which: str) -> Predictor:
 
     from orrery.pipeline.predictor import Predictor
 
-    predictor = Predictor.load(artifact, which, alone=True)
+    predictor = Predictor.load(artifact, which, alone=True, quick=True)
     predictor.predict(pl.read_parquet(os.path.join(artifact, "sample.parquet")))
     return predictor
 

@@ -12,12 +12,13 @@ import numpy.typing as npt
 import polars as pl
 
 from orrery.errors import ProjectFailed
-from orrery.pipeline.artifact import Fitted, Manifest, Repair, read_fitted, read_manifest
+from orrery.pipeline.artifact import Fitted, read_fitted
 from orrery.pipeline.checkout import Checkout, checkout_of, describe, load_module
+from orrery.pipeline.compiled import Compiled, Unproven
+from orrery.pipeline.manifest import FloatArray, Manifest, read_manifest, repaired
 from orrery.pipeline.rows import Columns, Rows
 from orrery.pipeline.steps import Step, find_steps
 
-FloatArray = npt.NDArray[np.float64]
 _FAILURES = (Exception, SystemExit, pl.exceptions.PanicException)
 """What the project's code may raise; a panic of Polars is no Exception."""
 
@@ -33,6 +34,8 @@ class Predictor:
         Its code.
     columns
         What requests are held to.
+    compiled
+        What answers in place of the model, for what it was proven for.
     alone
         Whether this is the only project's code in the process for as long as the process lives: then its modules stay
         active, which saves 0.1 ms a request.
@@ -46,11 +49,13 @@ class Predictor:
         steps: dict[str, Step],
         columns: Columns,
         *,
+        compiled: Compiled | None = None,
         alone: bool = False,
     ) -> None:
         self.manifest = manifest
         self.columns = columns
         self.model, self._kept = fitted.model, fitted.kept
+        self._compiled = compiled
         self._checkout = checkout
         self._steps = [steps[name] for name in manifest.live]
         self._alone = checkout.active() if alone else None
@@ -66,7 +71,7 @@ class Predictor:
             self._alone = None
 
     @classmethod
-    def load(cls, artifact: Path | str, which: str = "model", *, alone: bool = False) -> Predictor:
+    def load(cls, artifact: Path | str, which: str = "model", *, alone: bool = False, quick: bool = False) -> Predictor:
         """Load a version.
 
         Parameters
@@ -77,6 +82,8 @@ class Predictor:
             ``"model"``, trained on all rows, or ``"probe"``, trained without the untouched ones.
         alone
             See the class.
+        quick
+            Have the compiled model answer where it can, if features are computed in Python before it.
 
         Raises
         ------
@@ -93,7 +100,12 @@ class Predictor:
         checkout = checkout_of(module)
         columns = Columns(pl.read_parquet(folder / "sample.parquet").schema, hidden=manifest.target)
         steps = find_steps(module, manifest.inputs)
-        return cls(manifest, read_fitted(folder, which, checkout), checkout, steps, columns, alone=alone)
+        compiled = Compiled.load(folder) if quick and which == "model" else None
+        if compiled is not None and compiled.whole:
+            compiled = None  # the inference server itself asks it; who comes here wants the model's own answer
+        return cls(
+            manifest, read_fitted(folder, which, checkout), checkout, steps, columns, compiled=compiled, alone=alone
+        )
 
     def predict(self, rows: pl.DataFrame) -> FloatArray:
         """Predict.
@@ -123,9 +135,17 @@ class Predictor:
         if not count:
             return np.empty((0, self.manifest.width))
         with self.active():
-            given = self._features(rows.frame)
-            output = outputs(self.model, given, count, self.manifest, self._checkout.root)
+            output = self.of_features(self._features(rows.frame), count)
         return repaired(output, self.manifest.repair)
+
+    def of_features(self, given: Any, count: int) -> FloatArray:
+        """Ask the model with what it sees, without the repair; raises as :meth:`predict`."""
+        if self._compiled is not None:
+            try:
+                return self._compiled.of_features(arrays_of(given), count)
+            except Unproven:
+                pass  # the model itself knows what to say
+        return outputs(self.model, given, count, self.manifest, self._checkout.root)
 
     def features(self, rows: pl.DataFrame) -> Any:
         """What the model sees of these rows; raises as :meth:`predict`."""
@@ -166,6 +186,26 @@ class Predictor:
                 ) from error
         found = values[self.manifest.features]
         return found.collect() if isinstance(found, pl.LazyFrame) else found
+
+
+def arrays_of(given: Any) -> Any:
+    """What a model sees, as :meth:`orrery.pipeline.compiled.Compiled.of_features` takes it.
+
+    Raises
+    ------
+    Unproven
+        If it is no table.
+    """
+    if isinstance(given, np.ndarray):
+        return given
+    if isinstance(given, pl.DataFrame):
+        return {
+            name: (given[name].cast(pl.Float64) if dtype == pl.Boolean else given[name]).to_numpy()
+            for name, dtype in given.schema.items()
+        }
+    if hasattr(given, "columns") and hasattr(given, "iloc"):
+        return {str(name): given[name].to_numpy() for name in given.columns}
+    raise Unproven(f"The features are a {type(given).__name__}, which is no table.")
 
 
 def outputs(model: Any, given: Any, count: int, manifest: Manifest, root: Path) -> FloatArray:
@@ -285,19 +325,3 @@ def label_codes(manifest: Manifest, target: pl.Series) -> FloatArray:
         target = target.cast(pl.String)
     places = {value: float(place) for place, value in enumerate(manifest.classes)}
     return np.array([places[value] for value in target])
-
-
-def repaired(probabilities: FloatArray, repair: Repair | None) -> FloatArray:
-    """Apply Platt's two numbers to probabilities.
-
-    Examples
-    --------
-    >>> repaired(np.array([[0.5]]), Repair(1.0, 1.0)).round(3).tolist()
-    [[0.731]]
-    """
-    if repair is None:
-        return probabilities
-    clipped = np.clip(probabilities, 1e-6, 1 - 1e-6)
-    logit = repair.slope * np.log(clipped / (1 - clipped)) + repair.intercept
-    # tanh neither overflows nor warns, however steep the slope
-    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logit)), dtype=np.float64)

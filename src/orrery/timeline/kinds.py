@@ -14,7 +14,7 @@ KINDS: dict[str, str] = {
     "not_triggered": "A trigger fired and the policy held it back. data: reason, evidence, until.",
     "not_trained": "A training found nothing to do. data: run, and the numbers that say so.",
     "trained": "A version exists. data: run, commit, change, data, parent, params, environment, steps, metrics, "
-    "artifact, tracking_run, cpu_seconds, seconds, trained_until.",
+    "artifact, tracking_run, cpu_seconds, seconds, trained_until, compiled (how it is served, and the proof).",
     # gates, review
     "gated": "The gates judged a version. data: passed, gates (name -> verdict with its numbers), evidence.",
     "review_requested": "A person is asked for a decision. data: role, evidence.",

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from orrery.errors import OrreryError
-from orrery.pipeline.artifact import Manifest
-from orrery.pipeline.predictor import FloatArray, Predictor, label_codes
+from orrery.pipeline.manifest import FloatArray, Manifest
+from orrery.pipeline.predictor import Predictor, label_codes
 
 _CHECKED_ROWS = 20
 _EQUAL = 1e-9

@@ -35,6 +35,10 @@ from orrery.training.outcome import losses, row_wise
 from orrery.training.split import event_times, recent, split
 from orrery.types import digest, format_instant
 
+UNFINISHED = {"served": "python", "sentence": "Served by its own Python: compiling it did not come to an end."}
+COMPILE_SECONDS = 10.0
+"""After so long no further way of compiling is tried."""
+
 
 class Dataset(msgspec.Struct, frozen=True):
     """A dataset of a job."""
@@ -78,17 +82,20 @@ def main(argv: list[str]) -> int:
         # Any error of the project's code, at any place, must end as a result: this is where they all arrive.
         result = {"ok": False, "error": training.told(error)}
         print(f"failed        {result['error']['message']}", flush=True)
+    result |= {"steps": training.steps, "warnings": list(dict.fromkeys(training.warnings))}
+    _write(out, result | {"compiled": UNFINISHED}, training.began)
+    if result["ok"]:  # from here on, whatever ends this process takes nothing away but speed
+        _write(out, result | {"compiled": training.compiled()}, training.began)
+    return 0 if result["ok"] else 1
+
+
+def _write(out: Path, result: dict[str, Any], began: float) -> None:
     used = os.times()
-    result |= {
-        "steps": training.steps,
-        "warnings": list(dict.fromkeys(training.warnings)),
-        "seconds": time.perf_counter() - training.began,
-        "cpu_seconds": used.user + used.system + used.children_user + used.children_system,
-    }
+    result["seconds"] = time.perf_counter() - began
+    result["cpu_seconds"] = used.user + used.system + used.children_user + used.children_system
     temporary = out / "result.json.new"
     temporary.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1))
     temporary.replace(out / "result.json")
-    return 0 if result["ok"] else 1
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,15 @@ class Training:
             "params": {name: value for step in self.steps for name, value in step["parameters"].items()},
         }
 
+    def compiled(self) -> dict[str, Any]:
+        """Compile what was trained; what became of it, as the timeline keeps it."""
+        from orrery.training.compile import compile_version
+
+        final, holdout = self._final
+        verdict = compile_version(Path(self._job.out) / "artifact", final, holdout, self._job.seed, COMPILE_SECONDS)
+        print(f"compiled      {verdict.sentence()} ({verdict.seconds:.1f} s)", flush=True)
+        return verdict.as_fact()
+
     def _labelled(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows that have the target."""
         target = pl.col(self._spec.model.target)
@@ -188,6 +204,7 @@ class Training:
         self._place = "prediction"
         final = Predictor.load(out / "artifact", "model")
         final.predict(holdout.head(SAMPLE_ROWS))
+        self._final = final, holdout
         predictor = Predictor.load(out / "artifact", "probe")
         output = predictor.predict(holdout)
         np.save(out / "probe_output.npy", output)

@@ -1,0 +1,219 @@
+"""A fitted model as an ONNX graph, by the converters of its library."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orrery.errors import OrreryError
+from orrery.pipeline.compiled import MISSING, Column
+from orrery.training.converters import own_converters
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = {"": 20, "ai.onnx.ml": 3}
+TYPES = {"numbers": 11, "wholes": 7, "texts": 8}
+"""Number of the element type in ONNX, of each matrix."""
+
+
+class NotConvertible(OrreryError):
+    """There is no way from this model to a graph."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph with the matrices of :mod:`orrery.pipeline.compiled` as its inputs."""
+
+    content: bytes
+    output: str
+    """The output to ask for: probabilities, values, or labels."""
+
+
+def convert(model: Any, method: str, columns: Sequence[Column], precision: str) -> Graph:
+    """Convert a fitted model.
+
+    Parameters
+    ----------
+    model
+        An estimator.
+    method
+        What it is asked by: ``predict_proba`` or ``predict``.
+    columns
+        What it was fitted with, in order; those of no group are not used.
+    precision
+        ``double`` or ``single``: what it computes with.
+
+    Raises
+    ------
+    NotConvertible
+        With the reason in words.
+    """
+    library = type(model).__module__.partition(".")[0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            proto, named = _of_sklearn(model, columns, precision)
+            _merge(proto, columns, named, precision)
+            output = _output(proto, method)
+            return Graph(proto.SerializeToString(), output)
+    except NotConvertible:
+        raise
+    except Exception as error:  # each library has its own ways of saying that it cannot
+        raise NotConvertible(_in_words(error, library)) from error
+
+
+def by_name(model: Any) -> bool:
+    """Whether a model takes columns by their names, so that each is an input of its own."""
+    from sklearn.compose import ColumnTransformer
+
+    return any(isinstance(part, ColumnTransformer) for part in parts(model))
+
+
+def parts(model: Any) -> Iterator[Any]:
+    """A model and all estimators in it."""
+    from sklearn.base import BaseEstimator
+
+    seen: set[int] = set()
+    pending = [model]
+    while pending:
+        thing = pending.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, list | tuple):
+            pending += [each for each in thing if isinstance(each, BaseEstimator | list | tuple)]
+        elif isinstance(thing, BaseEstimator):
+            yield thing
+            pending += [each for each in vars(thing).values() if isinstance(each, BaseEstimator | list | tuple)]
+
+
+def _of_sklearn(model: Any, columns: Sequence[Column], precision: str) -> tuple[onnx.ModelProto, bool]:
+    import skl2onnx
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
+
+    number = DoubleTensorType if precision == "double" else FloatTensorType
+    types = {"numbers": number, "wholes": Int64TensorType, "texts": StringTensorType}
+    used = [column for column in columns if column.group]
+    groups = {column.group for column in used}
+    named = by_name(model) or len(groups) > 1
+    if named:
+        inputs = [(column.name, types[column.group]([None, 1])) for column in used]
+    else:
+        group = groups.pop()
+        inputs = [(group, types[group]([None, len(used)]))]
+    with _told_of_nulls(model):
+        converters, shapes = own_converters()
+        proto = skl2onnx.convert_sklearn(
+            model,
+            initial_types=inputs,
+            target_opset=OPSET,
+            options=_options(model),
+            custom_conversion_functions=converters,
+            custom_shape_calculators=shapes,
+        )
+    return proto, named
+
+
+def _options(model: Any) -> dict[Any, Any]:
+    from sklearn.base import is_classifier
+
+    return {id(model): {"zipmap": False}} if is_classifier(model) else {}
+
+
+@contextlib.contextmanager
+def _told_of_nulls(model: Any) -> Iterator[None]:
+    """Have encoders that learnt null as a category know it as the text that stands for null, while they are read."""
+    import numpy as np
+
+    before = []
+    for part in parts(model):
+        categories = getattr(part, "categories_", None)
+        if isinstance(categories, list) and any(each.dtype == object for each in categories):
+            told = [np.array([MISSING if _null(x) else x for x in each], dtype=each.dtype) for each in categories]
+            before.append((part, "categories_", categories))
+            part.categories_ = told
+    try:
+        yield
+    finally:
+        for part, name, value in before:
+            setattr(part, name, value)
+
+
+def _null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _merge(proto: onnx.ModelProto, columns: Sequence[Column], named: bool, precision: str) -> None:
+    """Give a graph the matrices as inputs: each column cut out of them, and in the precision it computes with."""
+    from onnx import TensorProto, helper
+
+    graph = proto.graph
+    del graph.input[:]
+    nodes = []
+    for group, kind in TYPES.items():
+        names = [column.name for column in columns if column.group == group]
+        if not names:
+            continue
+        graph.input.append(helper.make_tensor_value_info(group, kind, [None, len(names)]))
+        source = group
+        if group == "numbers" and precision == "single":
+            source = "numbers in single precision"
+            nodes.append(helper.make_node("Cast", [group], [source], to=TensorProto.FLOAT))
+        if not named:
+            _rename(graph, group, source)
+        elif len(names) > 1:
+            sizes = helper.make_tensor(f"one column each of {group}", TensorProto.INT64, [len(names)], [1] * len(names))
+            graph.initializer.append(sizes)
+            nodes.append(helper.make_node("Split", [source, sizes.name], names, axis=1))
+        else:
+            nodes.append(helper.make_node("Identity", [source], names))
+    for opset in proto.opset_import:
+        if not opset.domain:
+            opset.version = max(opset.version, 13)  # since when an operator can be told the sizes in this way
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *rest])
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    for node in graph.node if old != new else ():
+        for place, name in enumerate(node.input):
+            if name == old:
+                node.input[place] = new
+
+
+def _output(proto: onnx.ModelProto, method: str) -> str:
+    """Find the output that says what the method says; numbers as float64, whatever they were computed in."""
+    from onnx import TensorProto, helper
+
+    graph = proto.graph
+    chosen = graph.output[1 if method == "predict_proba" and len(graph.output) > 1 else 0]
+    tensor = chosen.type.tensor_type
+    name = chosen.name
+    if tensor.elem_type in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        name = "prediction"
+        graph.node.append(helper.make_node("Cast", [chosen.name], [name], to=TensorProto.DOUBLE))
+        # Converters declare what they wish to compute in, and some operators give single precision all the same.
+        shape = [None] * len(tensor.shape.dim) if tensor.HasField("shape") else None
+        chosen = helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape)
+    else:
+        chosen = helper.make_tensor_value_info(name, tensor.elem_type, [None] * len(tensor.shape.dim))
+    del graph.output[:], graph.value_info[:]
+    graph.output.append(chosen)
+    return str(name)
+
+
+def _in_words(error: Exception, library: str) -> str:
+    """The reason, from what a converter says."""
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    if kind in ("MissingShapeCalculator", "MissingConverter"):
+        start = text.find("'")
+        name = text[start + 1 : text.find("'", start + 1)].rpartition(".")[2].strip("<>") if start >= 0 else library
+        return f"there is no converter for {name}"
+    first = text.split(". ")[0]
+    return f"the converter says: {first if len(first) <= 160 else first[:157] + '...'}"
