@@ -81,11 +81,13 @@ class Desk:
         """Return the folder of what a training left for the gates."""
         return self.settings.folder("evidence") / model / run
 
-    def model_process(self, model: ModelState, version: Version, which: str = "model") -> ModelProcess:
-        """Start a version in a process of its own."""
+    def model_process(
+        self, model: ModelState, version: Version, which: str = "model", timeout: float = 60.0
+    ) -> ModelProcess:
+        """Start a version in a process of its own; an answer that takes longer than ``timeout`` seconds fails."""
         python = self.python_of(model.commits[version.commit])
         argv = [python, "-m", "orrery.pipeline.host", str(self.artifact(version)), "--which", which]
-        return ModelProcess(argv, env=harmless())
+        return ModelProcess(argv, env=harmless(), timeout=timeout)
 
     def keep(self, value: Any) -> str:
         """Store a value by its content and return its digest."""

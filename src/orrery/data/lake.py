@@ -11,11 +11,12 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from deltalake import DeltaTable
@@ -26,6 +27,9 @@ from orrery.data.group import GroupCommit
 from orrery.data.table import Table, Write, fit, normalise, schema_of
 from orrery.errors import NotFound, NotUnderstood, OrreryError
 from orrery.types import check_name, digest, format_instant, parse_instant
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ROW = "_row"
 """Hidden column: the row's place in its dataset."""
@@ -161,6 +165,65 @@ class Lake:
             table.compact()
         return version
 
+    def append_blocks(
+        self,
+        name: str,
+        blocks: Callable[[], Iterator[pl.DataFrame]],
+        *,
+        key: str,
+        note: str = "",
+        about: Mapping[str, Any] | None = None,
+        at: datetime | None = None,
+    ) -> DatasetVersion:
+        """Add more rows than memory may hold to a dataset, as one version; on return they are on disk.
+
+        Parameters
+        ----------
+        blocks : begins to yield the rows anew each time that it is called, in blocks of one schema.
+        name, note, key, about, at : as of :meth:`append`.
+
+        Raises
+        ------
+        NotUnderstood, ContractBroken
+            As :meth:`append`.
+        """
+        made: list[DatasetVersion] = []
+
+        def decide(table: DeltaTable | None) -> Write | None:
+            made.clear()
+            first = next(blocks(), None)
+            if first is None or not first.height:
+                raise NotUnderstood(f"There is nothing to add to {name}: no row with a value in it.")
+            types = dict(schema_of(table))
+            kinds = fit(normalise(first), types, name).schema
+            if table is None:
+                return Write(pl.DataFrame(schema={**kinds, ROW: pl.Int64()}))  # and be asked again
+            versions = self._known("datasets", name)
+            if (known := table.transaction_version(_application(key))) is not None:
+                made.append(versions[known - 1])
+                return None
+            last = versions[-1] if versions else DatasetVersion(name, 0, 0, 0, "", datetime.now(UTC))
+            rows, chained = last.rows, last.digest
+            for block in blocks():
+                rows, chained = rows + block.height, digest_of(fit(normalise(block), types, name), chained)
+            new = DatasetVersion(
+                name=name,
+                version=last.version + 1,
+                rows_added=rows - last.rows,
+                rows=rows,
+                digest=chained,
+                at=at or datetime.now(UTC),
+                note=note,
+                columns=tuple(column for column in {**types, **kinds} if column != ROW),
+                about=(dict(about),) if about else (),
+            )
+            made.append(new)
+            stream = _stream(blocks, types, last)
+            return Write(stream, _to_note(new), {_COUNTER: new.version, _application(key): new.version})
+
+        self.table("datasets", name).write(decide)
+        return made[0]
+
     def read(self, name: str, version: int | None = None, *, after: int = 0, folder: str = "datasets") -> Frame:
         """Return a version of a dataset, by default the newest; with ``after``, only the rows added since that version.
 
@@ -171,10 +234,14 @@ class Lake:
         """
         found = self.version(name, version, folder=folder)
         start = self.version(name, after, folder=folder).rows if after else 0
-        end = found.rows
-        scan = self.table(folder, name).scan(f"{ROW} >= {start} AND {ROW} < {end}")
-        inside = (pl.col(ROW) >= start) & (pl.col(ROW) < end)
-        return Frame(scan.filter(inside).sort(ROW).select(found.columns))
+        return self.part(found, start, found.rows, folder=folder)
+
+    def part(self, of: DatasetVersion, start: int, stop: int, *, folder: str = "datasets") -> Frame:
+        """Return the rows of a version from one place to before another; files that hold none of them are not read."""
+        stop = min(stop, of.rows)
+        scan = self.table(folder, of.name).scan(f"{ROW} >= {start} AND {ROW} < {stop}")
+        inside = (pl.col(ROW) >= start) & (pl.col(ROW) < stop)
+        return Frame(scan.filter(inside).sort(ROW).select(of.columns))
 
     def version(self, name: str, version: int | None = None, *, folder: str = "datasets") -> DatasetVersion:
         """Return what a version is, the newest if none is named.
@@ -314,6 +381,26 @@ def _next(
         if (become := entry or new) is not None:
             results.append(become)
     return new, accepted
+
+
+def _stream(
+    blocks: Callable[[], Iterator[pl.DataFrame]], types: Mapping[str, pl.DataType], last: DatasetVersion
+) -> pa.RecordBatchReader:
+    """Return the blocks as one Arrow stream, their places after those of the last version."""
+    import pyarrow as pa
+
+    def placed() -> Iterator[pa.Table]:
+        start = last.rows
+        for block in blocks():
+            fitted = fit(normalise(block), types, last.name)
+            place = pl.int_range(start, start + block.height, dtype=pl.Int64, eager=True).alias(ROW)
+            start += block.height
+            yield fitted.with_columns(place).to_arrow()
+
+    tables = placed()
+    head = next(tables)
+    batches = (batch for table in chain((head,), tables) for batch in table.to_batches())
+    return pa.RecordBatchReader.from_batches(head.schema, batches)
 
 
 def _application(key: str | None) -> str:

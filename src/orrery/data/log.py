@@ -25,7 +25,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "_day": pl.Date(),  # of _at; divides the files
     "_environment": pl.String(),
     "_version": pl.Int32(),
-    "_role": pl.String(),  # who answered: champion, canary, arm, standby; who saw it: shadow, guard
+    "_role": pl.String(),  # who answered: champion, canary, arm, standby; who saw it: shadow, guard; batch
     "_entity": pl.String(),  # joins to the label
     "_output": pl.List(pl.Float64()),  # [p1] binary, [p0, p1, ...] multiclass, [y] regression
     "_latency": pl.Float64(),  # seconds
@@ -77,6 +77,31 @@ class PredictionLog:
                 raise NotUnderstood(f"A row of the prediction log needs the column {name}.")
         counted: int = self._group.submit((frame, key))
         return counted - 1
+
+    def advance(self, source: str, start: int, frame: pl.DataFrame) -> int:
+        """Add the rows of a source that come after those that are there; return how many that were.
+
+        However often and in whatever portions a source's rows are handed in, each is added exactly once, as long as
+        they come in order.
+
+        Parameters
+        ----------
+        source : what the rows are numbered by.
+        start : number of the frame's first row, from 0.
+        """
+        added = 0
+
+        def decide(table: DeltaTable | None) -> Write | None:
+            nonlocal added
+            seen = (table.transaction_version(_source(source)) or 0) if table else 0
+            fresh = frame.slice(max(0, seen - start))
+            added = fresh.height
+            if not added:
+                return None
+            return Write(_fitted(fresh, schema_of(table)), {"rows": added}, {_source(source): start + frame.height})
+
+        self.table.write(decide)
+        return added
 
     def ship(self, pieces: Sequence[Piece]) -> int:
         """Add frames of journals, each exactly once however often it is handed in; return the number of rows added."""
@@ -150,6 +175,10 @@ class PredictionLog:
 
         self.table.write(decide)
         return results
+
+
+def _source(name: str) -> str:
+    return f"rows:{digest(name)}"
 
 
 def _segment(name: str) -> str:

@@ -20,6 +20,10 @@ __all__ = ["COLUMNS", "Accepted", "LabelTable", "PredictionLog", "logged", "matu
 ROLES = ("champion", "canary", "arm", "shadow", "guard")
 
 
+BATCH = "batch"
+"""Role of predictions that no request asked for: a whole dataset was scored."""
+
+
 def logged(
     lake: Lake,
     model: str,
@@ -34,12 +38,11 @@ def logged(
     ----------
     lake, model, environment : whose, where.
     after, until : instants; None is from the beginning.
-    role : champion, canary, arm, shadow, guard or standby; None for all.
+    role : champion, canary, arm, shadow, guard or standby; None for all of those, who were asked or saw what was.
     """
     found = PredictionLog(lake, model).rows(environment, after.date() if after else None, until.date())
     found = found.filter(pl.col("_at") <= until)
-    if role is not None:
-        found = found.filter(pl.col("_role") == role)
+    found = found.filter(pl.col("_role") != BATCH if role is None else pl.col("_role") == role)
     if after is not None:
         found = found.filter(pl.col("_at") > after)
     return _once(found.collect())

@@ -19,13 +19,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from orrery.errors import Conflict, ContractBroken
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CHECKPOINT_EVERY = 10
 META = "orrery"
@@ -46,12 +49,13 @@ class Write:
 
     Parameters
     ----------
-    frame : the rows; columns that the table has not seen are added to it.
+    frame : the rows, or a stream of them in Arrow; columns that the table has not seen are added to it. A table is made
+        of a frame only.
     meta : what to remember about the commit.
     transactions : application id -> number; two commits that race with one id cannot both win.
     """
 
-    frame: pl.DataFrame
+    frame: pl.DataFrame | pa.RecordBatchReader
     meta: Mapping[str, Any] = field(default_factory=dict)
     transactions: Mapping[str, int] = field(default_factory=dict)
 

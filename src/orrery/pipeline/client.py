@@ -156,6 +156,12 @@ class ModelProcess:
         if "error" in answer:
             raise ProjectFailed(f"The model cannot be loaded: {answer['error']['what']}")
 
+    def kill(self) -> None:
+        """End the process at once, from any thread; who waits for its answer gets ProjectFailed."""
+        if (process := self._process) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
     def close(self) -> None:
         """End the process; without effect if it has ended."""
         process, self._process = self._process, None

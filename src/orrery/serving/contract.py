@@ -62,6 +62,15 @@ class Checker:
         return found
 
 
+def promised(contract: Mapping[str, Any] | None, target: str) -> dict[str, Any] | None:
+    """Return what a request must keep: the contract of the dataset, without the target, which it cannot know."""
+    if not contract:
+        return None
+    columns = {name: rule for name, rule in contract.get("columns", {}).items() if name != target}
+    ordered = [list(pair) for pair in contract.get("ordered", []) if target not in pair]
+    return {"columns": columns, "ordered": ordered}
+
+
 def masked(columns: Columns, broken: Broken) -> Columns:
     """Return the columns with null in place of every broken value; the given ones stay as they are."""
     result = dict(columns)

@@ -33,6 +33,9 @@ KINDS: dict[str, str] = {
     "retired": "A version left an environment. data: role.",
     "deleted": "A version's artifact was removed; its record stays. data: artifact.",
     "purged": "The files of a deleted version are gone. data: artifact, bytes.",
+    # batch
+    "scored": "A version predicted for every row of a dataset's version. data: dataset, dataset_version, out, "
+    "out_version, rows, broken, logged, seconds.",
     # watch
     "watched": "A look at production. data: look, since, until, rows, labelled, metrics, monitors, state.",
     "alarmed": "A monitor fired. data: monitor, statistic, promise, blame, look.",

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -17,6 +16,7 @@ from orrery.app import Orrery
 from orrery.rollout import moves
 from orrery.rollout.shares import SHARING
 from orrery.serving.assignment import Assignment, Probation, Slot
+from orrery.serving.contract import promised
 from orrery.spec import Spec
 from orrery.timeline.event import Draft
 from orrery.timeline.state import DataState, Lane, ModelState
@@ -82,7 +82,8 @@ def _slot(orrery: Orrery, model: ModelState, lane: Lane, number: int, role: Role
     if version.deleted or built is None or not artifact:
         return None
     spec = model.spec_of(version.commit)
-    contract = _contract(spec, data)
+    dataset = data.datasets.get(next(iter(spec.data.values())))
+    contract = promised(dataset.contract if dataset else None, spec.model.target)
     return Slot(
         model=model.name,
         environment=lane.environment,
@@ -98,17 +99,6 @@ def _slot(orrery: Orrery, model: ModelState, lane: Lane, number: int, role: Role
         contract=contract,
         repair=repair,
     )
-
-
-def _contract(spec: Spec, data: DataState) -> dict[str, Any] | None:
-    """Return what a request must keep: the contract of the first dataset, without what a request cannot know."""
-    dataset = data.datasets.get(next(iter(spec.data.values())))
-    if dataset is None or not dataset.contract:
-        return None
-    target = spec.model.target
-    columns = {name: rule for name, rule in dataset.contract.get("columns", {}).items() if name != target}
-    ordered = [list(pair) for pair in dataset.contract.get("ordered", []) if target not in pair]
-    return {"columns": columns, "ordered": ordered}
 
 
 def _newest_move(orrery: Orrery) -> int:
