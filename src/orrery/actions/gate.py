@@ -12,6 +12,7 @@ import polars as pl
 from orrery.actions.desk import Desk, owner_of
 from orrery.data.predictions import matured
 from orrery.gates.judge import in_words, judge, passed
+from orrery.gates.serving import clear
 from orrery.gates.verdict import Evidence
 from orrery.pipeline.artifact import read_manifest
 from orrery.pipeline.client import ModelProcess
@@ -22,7 +23,7 @@ from orrery.timeline.state import ModelState, Version
 from orrery.types import PRODUCTION, digest, parse_duration, parse_instant
 from orrery.workers.action import Action
 
-TIMED_ROWS = 200
+TIMED_ROWS, WARM_UPS = 180, 20
 REPLAYED_DAYS = 14
 REPLAYED_ROWS = 500
 
@@ -101,7 +102,7 @@ def _asked(desk: Desk, model: ModelState, version: Version, rows: pl.DataFrame) 
     champion = model.champion()
     answers = _Answers()
     with desk.model_process(model, version, "probe") as process:
-        answers.latencies = _timed(process, rows)
+        answers.latencies = _timed(process, rows, model.spec_of(version.commit).gates.latency.p99_ms)
         if champion is None:
             return answers
         answers.replayed = _replayed(desk, model, version, process, rows)
@@ -124,14 +125,18 @@ def _unseen(model: ModelState, version: Version, champion: Version, rows: pl.Dat
     return "probe"
 
 
-def _timed(process: ModelProcess, rows: pl.DataFrame) -> FloatArray:
-    """Return the processor time of single rows, in seconds; the first ones warm the process up."""
-    taken = []
-    for number in range(min(TIMED_ROWS, 20 + len(rows))):
-        row = rows[number % len(rows) : number % len(rows) + 1]
-        process.predict(row)
-        taken.append(process.cpu_seconds)
-    return np.asarray(taken[20:])
+def _timed(process: ModelProcess, rows: pl.DataFrame, limit_ms: float) -> FloatArray:
+    """Return the processor time of single rows in seconds, in as many rounds as it takes to tell."""
+    singly = [rows[number : number + 1] for number in range(min(TIMED_ROWS, len(rows)))]
+    for number in range(WARM_UPS):
+        process.predict(singly[number % len(singly)])
+    rounds: list[list[float]] = []
+    while not rounds or not clear(np.asarray(rounds), limit_ms):
+        rounds.append([])
+        for row in singly:
+            process.predict(row)
+            rounds[-1].append(process.cpu_seconds)
+    return np.asarray(rounds)
 
 
 def _replayed(

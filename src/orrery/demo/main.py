@@ -22,7 +22,7 @@ from orrery.app import Orrery
 from orrery.demo import flights
 from orrery.demo.replay import Model, Replay, copy_project
 from orrery.demo.report import Row, as_json, costs_of, of_baseline, of_orrery, table, verdicts
-from orrery.errors import NotAllowed, OrreryError
+from orrery.errors import NotAllowed, NotUnderstood, OrreryError
 from orrery.settings import SETTINGS, load
 from orrery.timeline.clock import ReplayClock
 
@@ -30,7 +30,9 @@ FAST = (date(2013, 4, 1), date(2013, 5, 1), date(2013, 7, 31))
 """``--fast``: trained on April, May to July served; of the incidents only the Celsius feed lies in it."""
 
 
-def run(home: Path | None = None, *, keep: bool = False, fast: bool = False, seed: int = 0) -> int:
+def run(
+    home: Path | None = None, *, keep: bool = False, fast: bool = False, until: date | None = None, seed: int = 0
+) -> int:
     """Play the main job and print what it measured; return the exit code.
 
     Parameters
@@ -38,20 +40,26 @@ def run(home: Path | None = None, *, keep: bool = False, fast: bool = False, see
     home : empty or new folder for the private orrery; a temporary one if none is given.
     keep : leave the orrery running at the end, so that its pages can be looked at, until Ctrl-C.
     fast : three months and one incident.
+    until : last day to play, where the whole is too long; the days before it are played as they would be in the whole.
     seed : of the draw of flights in ``fast`` mode, which plays a third of them.
 
     Raises
     ------
     NotAllowed
         If the home holds something already.
+    NotUnderstood
+        If ``until`` is not one of the days that are played.
     """
+    trained_from, first, last = FAST if fast else (flights.TRAINED_ON[0], *flights.SERVED)
+    if until is not None and not first <= until <= last:
+        raise NotUnderstood(f"{until} is not played.", todo=f"Give a day from {first} to {last}.")
+    last = until or last
     folder = Path(home or tempfile.mkdtemp(prefix="orrery-demo-")).absolute()
     if folder.exists() and any(folder.iterdir()):
         raise NotAllowed(f"The folder {folder} is not empty.", safe="Nothing was changed.", todo="Name a new one.")
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     truth = flights.load_flights(sample=1 / 3 if fast else 1.0, seed=seed)
-    trained_from, first, last = FAST if fast else (flights.TRAINED_ON[0], *flights.SERVED)
     trained_on = (trained_from, first - timedelta(days=1))
     served = [day for day in flights.days(truth) if first <= day <= last]
     truth = flights.on(truth, trained_from, last)

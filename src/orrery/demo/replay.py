@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -148,7 +149,7 @@ class Replay:
             _git(model.checkout, "init", "-q", "-b", "main")
             _git(model.checkout, "remote", "add", "orrery", url)
         _git(model.checkout, "add", "-A")
-        _git(model.checkout, "commit", "-q", "--allow-empty", "-m", message)
+        _git(model.checkout, "commit", "-q", "--allow-empty", "-m", message, at=self.clock.now())
         return _git(model.checkout, "-c", "http.extraHeader=X-Orrery-Actor: ann", "push", "-q", "orrery", "main")
 
     def settle(self) -> None:
@@ -212,10 +213,17 @@ def copy_project(target: Path, name: str, dataset: str) -> Path:
     return target
 
 
-def _git(folder: Path, *words: str) -> str:
+def _git(folder: Path, *words: str, at: datetime | None = None) -> str:
+    """Run git as ann; a commit is made at an instant of the replay, so that two runs make the same one."""
     identity = ["-c", "user.name=ann", "-c", "user.email=ann@example.org"]
+    dates = {f"GIT_{who}_DATE": at.isoformat() for who in ("AUTHOR", "COMMITTER")} if at else {}
     done: subprocess.CompletedProcess[str] = subprocess.run(
-        ["git", *identity, *words], cwd=folder, capture_output=True, text=True, timeout=PATIENCE
+        ["git", *identity, *words],
+        cwd=folder,
+        env={**os.environ, **dates},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     if done.returncode:
         raise ProjectFailed(f"git {words[0]} failed: {done.stderr.strip() or done.stdout.strip()}")

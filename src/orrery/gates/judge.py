@@ -21,7 +21,7 @@ def judge(evidence: Evidence) -> dict[str, Verdict]:
         verdicts[name] = quality.judge(name, limit, evidence)
     for name, found in (
         ("segments", segments.judge(evidence)),
-        ("latency", serving.latency(evidence) if evidence.latencies is not None else None),
+        ("latency", serving.latency(evidence)),
         ("skew", serving.skew(evidence)),
         ("row_wise", serving.row_wise(evidence)),
     ):

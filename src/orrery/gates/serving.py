@@ -7,28 +7,54 @@ import math
 import numpy as np
 
 from orrery.gates.verdict import Evidence, Verdict
+from orrery.stats.checks import FloatArray
 
 SKEW = 1e-6  # two answers to the same row may differ by rounding, not by more
 LEAST = 50
+ROUNDS = 10  # in which each row is asked once, while they are above the limit
+DISTURBED = 2.0  # times as much as by itself a row may take beside other work
 
 
-def latency(evidence: Evidence) -> Verdict:
-    """Judge the 99th percentile of single rows in the candidate's own process.
-
-    It is processor time: the machine's other work is not the model's fault.
-    """
-    if evidence.latencies is None or len(evidence.latencies) < LEAST:
-        timed = 0 if evidence.latencies is None else len(evidence.latencies)
+def latency(evidence: Evidence) -> Verdict | None:
+    """Judge what 99 of 100 single rows cost in the candidate's own process; None where none was asked."""
+    rounds = evidence.latencies
+    if rounds is None:
+        return None
+    if rounds.shape[1] < LEAST:
         return Verdict(
             verdict="insufficient",
-            why=f"Only {timed} single rows were timed; {LEAST} are asked for.",
-            numbers={"rows": timed},
+            why=f"Only {rounds.shape[1]} single rows were timed; {LEAST} are asked for.",
+            numbers={"rows": rounds.shape[1]},
         )
-    p50, p99 = (float(1000 * np.quantile(evidence.latencies, share)) for share in (0.5, 0.99))
+    p50, p99 = cost(rounds)
     limit = evidence.spec.gates.latency.p99_ms
-    why = f"One row takes {p50:.1f} ms of processor time, 99 of 100 at most {p99:.1f} ms; the limit is {limit:g} ms."
-    numbers = {"p50_ms": p50, "p99_ms": p99, "limit_ms": limit, "rows": len(evidence.latencies)}
+    again = f", asked {len(rounds)} times" if len(rounds) > 1 else ""
+    words = f"One row takes {p50:.1f} ms of processor time, 99 of 100 at most {p99:.1f} ms{again}"
+    why = f"{words}; the limit is {limit:g} ms."
+    numbers = {"p50_ms": p50, "p99_ms": p99, "limit_ms": limit, "rows": rounds.shape[1], "rounds": len(rounds)}
     return Verdict(verdict="refused" if p99 > limit else "passed", why=why, numbers=numbers)
+
+
+def cost(rounds: FloatArray) -> tuple[float, float]:
+    """Return the 50th and 99th percentile of what single rows cost, in ms.
+
+    It is processor time: the machine's other work is not the model's fault. That work still takes some of it (a core
+    that two threads share, a cold cache), and only ever adds, up to about as much again. So a row costs what it took in
+    the quickest round; a model that is now and then slow by itself shows where it is more than twice as slow.
+
+    Parameters
+    ----------
+    rounds : seconds, shape (rounds, rows).
+    """
+    rows, all_answers = 1000 * rounds.min(axis=0), 1000 * rounds
+    p50, p99 = np.quantile(rows, (0.5, 0.99))
+    return float(p50), float(max(p99, np.quantile(all_answers, 0.99) / DISTURBED if len(rounds) > 1 else 0.0))
+
+
+def clear(rounds: FloatArray, limit_ms: float) -> bool:
+    """Say whether rounds of single rows suffice: within the limit, twice above it for most rows, or :data:`ROUNDS`."""
+    p50, p99 = cost(rounds)
+    return p99 <= limit_ms or p50 > DISTURBED * limit_ms or len(rounds) >= ROUNDS
 
 
 def skew(evidence: Evidence) -> Verdict | None:

@@ -41,7 +41,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     champion : the champion's outputs on the same rows, likewise unseen; None where there is no champion.
     champion_name : how to call the champion.
     blocks : number of the independent block of each row, shape (rows,).
-    latencies : seconds of processor time that single rows took, in the candidate's own process.
+    latencies : seconds of processor time that single rows took in the candidate's own process, shape (rounds, rows).
     replayed : outputs on logged requests from the log and from the dataset, each shape (n, k), with the names of
         columns that requests lack; None where there is no log yet.
     row_wise : largest difference between features of a row alone and among others; None where there are none.
