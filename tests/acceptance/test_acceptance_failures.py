@@ -73,6 +73,16 @@ BAD = {
         "gates",
         "exit code 8",
     ),
+    "eats memory when it predicts one row": (
+        {
+            "pipeline": PIPELINE.replace(
+                ANSWER, "        if len(features) == 1: np.ones(400_000_000).sum()\n" + ANSWER
+            ),
+            "toml": named("trouble", "[resources]\nmemory_gb = 0.6\n"),
+        },
+        "gates",
+        "used more than 614.4 MB of memory",
+    ),
 }
 
 

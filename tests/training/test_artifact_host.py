@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from orrery.errors import ProjectFailed
 from orrery.pipeline.client import ModelProcess
 from orrery.pipeline.predictor import Predictor
 from orrery.pipeline.rows import RowRefused
+from orrery.workers.contained import NONE, Contained, Limits, spawn
 
 FRAME = pl.DataFrame({"a": [x / 7 for x in range(60)], "s": ["u", "v"] * 30, "y": [x / 7 for x in range(60)]})
 MODEL = """
@@ -31,6 +32,8 @@ MODEL = """
                 os._exit(7)
             if command == "kill":
                 os.kill(os.getpid(), 9)
+            if command == "eat":
+                return len(bytearray(1 << 30)) * given["a"].to_numpy() ** 0
             if command == "hang":
                 time.sleep(60)
             if command == "fail":
@@ -55,6 +58,15 @@ def command(artifact: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "orrery.pipeline.host", str(artifact), *more]
 
 
+def process_of(argv: list[str], limits: Limits = NONE, **timeouts: float) -> ModelProcess:
+    """Return a model process as gates start it."""
+
+    def launch(printed: IO[bytes]) -> Contained:
+        return spawn(argv, cwd=Path("/"), limits=limits, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed)
+
+    return ModelProcess(launch, **timeouts)
+
+
 def one(text: str) -> pl.DataFrame:
     return pl.DataFrame({"a": [4.0], "s": [text]})
 
@@ -68,7 +80,7 @@ def artifact(trainer: Any) -> Path:
 def test_the_process_answers_as_the_training_did_to_the_byte(artifact: Path) -> None:
     untouched = pl.read_parquet(artifact.parent / "holdout.parquet")
     expected = np.load(artifact.parent / "probe_output.npy")
-    with ModelProcess(command(artifact, "--which", "probe")) as process:
+    with process_of(command(artifact, "--which", "probe")) as process:
         assert process.columns == {"a": "Float64", "s": "String"}
         assert process.predict(untouched).tobytes() == expected.tobytes()
         singly = np.vstack([process.predict(untouched[i]) for i in range(untouched.height)])
@@ -78,13 +90,13 @@ def test_the_process_answers_as_the_training_did_to_the_byte(artifact: Path) -> 
 
 
 def test_what_the_model_prints_does_not_reach_the_channel(artifact: Path) -> None:
-    with ModelProcess(command(artifact)) as process:
+    with process_of(command(artifact)) as process:
         assert process.predict(one("print")).tolist() == [[2 / 3]]
         assert process.predict(one("u")).tolist() == [[2 / 3]]
 
 
 def test_refused_rows_and_failures_leave_the_process_alive(artifact: Path) -> None:
-    with ModelProcess(command(artifact)) as process:
+    with process_of(command(artifact)) as process:
         with pytest.raises(RowRefused) as caught:
             process.predict(pl.DataFrame({"a": ["x"], "s": ["u"]}))
         assert (caught.value.column, caught.value.row) == ("a", 0)
@@ -98,24 +110,34 @@ def test_refused_rows_and_failures_leave_the_process_alive(artifact: Path) -> No
 
 @pytest.mark.parametrize(
     ("how", "said"),
-    [("exit", "ended with exit code 7"), ("kill", r"killed by SIGKILL \(9\)"), ("hang", "within 0.5 s")],
+    [("exit", "ended with exit code 7"), ("kill", r"was killed by signal 9 \(killed\)"), ("hang", "within 0.5 s")],
 )
 def test_the_death_of_the_process_is_told(how: str, said: str, artifact: Path) -> None:
-    with ModelProcess(command(artifact), timeout=0.5) as process:
+    with process_of(command(artifact), timeout=0.5) as process:
         with pytest.raises(ProjectFailed, match=said):
             process.predict(one(how))
         with pytest.raises(ProjectFailed, match="has ended"):
             process.predict(one("u"))
 
 
+def test_a_process_that_eats_memory_is_ended_and_that_is_told(artifact: Path) -> None:
+    little = Limits(memory_bytes=600 << 20, wall_seconds=None)
+    with process_of(command(artifact), little) as process:
+        assert process.predict(one("u")).tolist() == [[2 / 3]]
+        with pytest.raises(ProjectFailed, match=r"used more than 600.0 MB of memory instead of answering"):
+            process.predict(one("eat"))
+    with process_of(command(artifact)) as unlimited:  # the control
+        assert unlimited.predict(one("eat")).tolist() == [[float(1 << 30)]]
+
+
 def test_a_version_that_cannot_be_loaded_says_why(artifact: Path) -> None:
     (artifact / "code" / "pipeline.py").write_text("import no_such_library\n")
     with pytest.raises(ProjectFailed, match="No module named 'no_such_library'"):
-        ModelProcess(command(artifact)).start()
+        process_of(command(artifact)).start()
     with pytest.raises(ProjectFailed, match="no version"):
-        ModelProcess(command(artifact / "nowhere")).start()
+        process_of(command(artifact / "nowhere")).start()
     with pytest.raises(ProjectFailed, match=r"exit code 3 instead of answering\. It printed last: gone"):
-        ModelProcess([sys.executable, "-c", "import sys; print('gone', file=sys.stderr); sys.exit(3)"]).start()
+        process_of([sys.executable, "-c", "import sys; print('gone', file=sys.stderr); sys.exit(3)"]).start()
 
 
 class Raw:
@@ -167,8 +189,11 @@ def test_the_process_ends_with_the_one_that_started_it(artifact: Path) -> None:
         [
             sys.executable,
             "-c",
-            f"from orrery.pipeline.client import ModelProcess\n"
-            f"p = ModelProcess({command(artifact)!r}); p.start(); print(p._process.pid, flush=True)\n"
+            "from pathlib import Path; from subprocess import PIPE\n"
+            "from orrery.pipeline.client import ModelProcess; from orrery.workers.contained import spawn\n"
+            f"argv = {command(artifact)!r}\n"
+            "p = ModelProcess(lambda f: spawn(argv, cwd=Path('/'), stdin=PIPE, stdout=PIPE, stderr=f))\n"
+            "p.start(); print(p._process.pid, flush=True)\n"
             "import time; time.sleep(60)",
         ],
         stdout=subprocess.PIPE,

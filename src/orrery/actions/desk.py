@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from subprocess import PIPE
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,7 +18,7 @@ from orrery.timeline.event import Draft
 from orrery.timeline.state import Commit, ModelState, Version
 from orrery.types import digest, parse_duration
 from orrery.workers.action import Action
-from orrery.workers.contained import Limits, harmless
+from orrery.workers.contained import Contained, Limits, spawn
 
 if TYPE_CHECKING:
     from orrery.registry.versions import Registry
@@ -84,10 +85,19 @@ class Desk:
     def model_process(
         self, model: ModelState, version: Version, which: str = "model", timeout: float = 60.0
     ) -> ModelProcess:
-        """Start a version in a process of its own; an answer that takes longer than ``timeout`` seconds fails."""
-        python = self.python_of(model.commits[version.commit])
-        argv = [python, "-m", "orrery.pipeline.host", str(self.artifact(version)), "--which", which]
-        return ModelProcess(argv, env=harmless(), timeout=timeout)
+        """Start a version in a process of its own, which may use as much memory as its training.
+
+        An answer that takes longer than ``timeout`` seconds fails.
+        """
+        artifact = self.artifact(version)
+        argv = [self.python_of(model.commits[version.commit]), "-m", "orrery.pipeline.host", str(artifact)]
+        limits = limits_of(model.spec_of(version.commit))
+
+        def launch(printed: IO[bytes]) -> Contained:
+            words, folder = [*argv, "--which", which], self.settings.folder("artifacts")
+            return spawn(words, cwd=folder, limits=limits, stdin=PIPE, stdout=PIPE, stderr=printed)
+
+        return ModelProcess(launch, timeout=timeout)
 
     def keep(self, value: Any) -> str:
         """Store a value by its content and return its digest."""
@@ -105,9 +115,10 @@ class Desk:
         return msgspec.msgpack.decode((self.settings.folder("kept") / name).read_bytes())
 
 
-def limits_of(spec: Spec, wall: str) -> Limits:
-    """Return what the project's own code may use."""
-    return Limits(memory_bytes=int(spec.resources.memory_gb * 2**30), wall_seconds=parse_duration(wall).total_seconds())
+def limits_of(spec: Spec, wall: str | None = None) -> Limits:
+    """Return what the project's own code may use; without ``wall`` it may live as long as it is needed."""
+    seconds = None if wall is None else parse_duration(wall).total_seconds()
+    return Limits(memory_bytes=int(spec.resources.memory_gb * 2**30), wall_seconds=seconds)
 
 
 def failure(action: Action, stage: str, error: str, *, owner: str, output: str = "", final: bool = True) -> list[Draft]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
-import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -27,17 +25,37 @@ _TAIL_BYTES = 1000
 """So much of what the process printed last is told when it dies."""
 
 
+class Ended(Protocol):
+    """How a program ended."""
+
+    @property
+    def reason(self) -> str:
+        """Why, as the end of a sentence: "used more than 2.0 GB of memory"; empty if it ended by itself and well."""
+
+
+class Running(Protocol):
+    """A running program, as :func:`orrery.workers.contained.spawn` gives it: with pipes, and held to its limits."""
+
+    stdin: IO[bytes] | None
+    stdout: IO[bytes] | None
+
+    def wait(self, timeout: float | None = None) -> Ended | None:
+        """Wait until it ends, at most so many seconds; None if it still runs then."""
+
+    def kill(self) -> object:
+        """End it and all that descends from it."""
+
+
 class ModelProcess:
     """A model process and the channel to it. Not for several threads at once.
 
     Parameters
     ----------
-    argv
-        The command, such as ``[python, "-m", "orrery.pipeline.host", artifact]``.
+    launch
+        Starts ``[python, "-m", "orrery.pipeline.host", artifact]`` with pipes as standard input and output; it is given
+        the file for standard error.
     start_timeout, timeout
         Seconds until it must be ready, and until an answer must be there; then it is killed.
-    env
-        Its environment variables; this process's own by default.
 
     Raises
     ------
@@ -47,16 +65,14 @@ class ModelProcess:
 
     def __init__(
         self,
-        argv: Sequence[str],
+        launch: Callable[[IO[bytes]], Running],
         *,
         start_timeout: float = 120.0,
         timeout: float = 60.0,
-        env: dict[str, str] | None = None,
     ) -> None:
-        self._argv = list(argv)
+        self._launch = launch
         self._start_timeout, self._timeout = start_timeout, timeout
-        self._env = env
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Running | None = None
         self._number = 0
         self.columns: dict[str, str] = {}
         """Columns that the version accepts and their types, known once it is ready."""
@@ -81,15 +97,7 @@ class ModelProcess:
     def start(self) -> None:
         """Start the process and wait until it has answered its sample; raises ProjectFailed if it does not."""
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self._process = subprocess.Popen(
-            self._argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._printed,
-            env=self._env,
-            bufsize=0,
-            start_new_session=True,
-        )
+        self._process = self._launch(self._printed)
         try:
             first = self._read(time.monotonic() + self._start_timeout, "load")
         except BaseException:
@@ -159,8 +167,7 @@ class ModelProcess:
     def kill(self) -> None:
         """End the process at once, from any thread; who waits for its answer gets ProjectFailed."""
         if (process := self._process) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
 
     def close(self) -> None:
         """End the process; without effect if it has ended."""
@@ -171,13 +178,11 @@ class ModelProcess:
             if channel is not None:
                 with contextlib.suppress(BrokenPipeError):
                     channel.close()
-        try:
-            process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            _kill(process)
+        if process.wait(timeout=2) is None:
+            process.kill()
         self._printed.close()
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> Running:
         if self._process is None:
             raise ProjectFailed("The model's process has ended.", todo="Start another one.")
         return self._process
@@ -188,7 +193,7 @@ class ModelProcess:
         view = memoryview(len(body).to_bytes(LENGTH_BYTES, "little") + body)
         try:
             while view:
-                view = view[channel.write(view) :]
+                view = view[os.write(channel.fileno(), view) :]
         except BrokenPipeError:
             raise self._died() from None
 
@@ -205,7 +210,7 @@ class ModelProcess:
             ready, _, _ = select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0))
             if not ready:
                 limit = self._start_timeout if task == "load" else self._timeout
-                _kill(process)
+                process.kill()
                 self.close()
                 raise ProjectFailed(f"The model's process did not {task} within {limit:g} s and was ended.")
             part = os.read(process.stdout.fileno(), count - len(found))
@@ -217,30 +222,13 @@ class ModelProcess:
     def _died(self) -> ProjectFailed:
         """Say how the process ended, with what it printed last."""
         process = self._running()
-        try:
-            code = process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            how = "closed its channel and was ended"
-        else:
-            how = f"ended with exit code {code}" if code >= 0 else f"was killed by {_signal(-code)}"
+        ended = process.wait(timeout=5)
+        if ended is None:
+            process.kill()
+        how = (ended.reason or "ended with exit code 0") if ended else "closed its channel and was ended"
         self._printed.seek(0, os.SEEK_END)
         self._printed.seek(max(self._printed.tell() - _TAIL_BYTES, 0))
         lines = self._printed.read().decode(errors="replace").strip().splitlines()
         self.close()
         said = f" It printed last: {lines[-1]}" if lines else ""
         return ProjectFailed(f"The model's process {how} instead of answering.{said}")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the process and what it started (it leads a session of its own)."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _signal(number: int) -> str:
-    try:
-        return f"{signal.Signals(number).name} ({number})"
-    except ValueError:
-        return f"signal {number}"
