@@ -42,7 +42,8 @@ MACHINE: dict[str, tuple[str, ...]] = {
     "gated": ("data.gates.latency.why", "data.gates.latency.numbers"),
 }
 """What two runs do not share: the interleaving of the two models, random names, folders, measured seconds, and which of
-the two models found a step or an environment that the other had made. Everything else, reasons and numbers included, is compared."""
+the two models found a step or an environment that the other had made. Everything else,
+reasons and numbers included, is compared."""
 
 
 @dataclass
