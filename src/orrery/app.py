@@ -246,12 +246,14 @@ class Orrery:
     def add_labels(self, name: str, frame: pl.DataFrame, *, actor: str = "labels", key: str = "") -> Accepted:
         """Add labels that have become known: columns ``entity``, ``label`` and ``at``.
 
+        They also find predictions of a moment ago: what inference servers have journalled is brought to the log first.
         A batch that cannot be true as a whole (a value that the contract expects is absent from it) is set aside, and
         the model's timeline says so.
         """
         from orrery.data.labels import LabelTable
 
         policy = self.model(name).policy()
+        self.ship_journal()
         accepted = LabelTable(self.lake, name).append(frame, key or None, expected=self._expected_labels(policy))
         if accepted.quarantined:
             reasons = "; ".join(accepted.reasons)
@@ -265,6 +267,13 @@ class Orrery:
             )
             self.append([draft])
         return accepted
+
+    def ship_journal(self) -> int:
+        """Bring what the inference servers have journalled into the prediction logs; return the number of rows."""
+        from orrery.data.journal import FOLDER
+        from orrery.data.ship import ship
+
+        return ship(self.settings.folder(FOLDER), self.lake)
 
     def _expected_labels(self, policy: Spec | None) -> dict[str, float]:
         """Return the shares of the target's values as the contract of the dataset knows them."""

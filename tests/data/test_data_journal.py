@@ -16,11 +16,15 @@ import msgspec
 import polars as pl
 import pytest
 
-from orrery.data.journal import HEAD, Journal, frames, segments
+from orrery.app import Orrery
+from orrery.data.journal import FOLDER, HEAD, Journal, frames, segments
+from orrery.data.labels import LabelTable
 from orrery.data.lake import Lake
 from orrery.data.log import PredictionLog
 from orrery.data.ship import ship
 from orrery.errors import NotAllowed
+from orrery.settings import Settings
+from orrery.timeline.event import Draft
 
 AT = 1_357_000_000_000_000
 
@@ -245,3 +249,20 @@ def test_the_format_is_what_the_documentation_says(tmp_path: Path) -> None:
     length = int.from_bytes(data[:4], "little")
     body = msgspec.msgpack.decode(data[8 : 8 + length])
     assert body == {"model": "m", "environment": "staging", "columns": {"_id": ["a"]}}
+
+
+def test_labels_find_predictions_that_are_still_in_the_journal(home: Settings) -> None:
+    orrery = Orrery(home)
+    project = {"model": {"name": "m", "task": "regression", "target": "y"}, "data": {"t": "t"}}
+    pushed = {"commit": "abc", "message": "m", "author": "ann", "spec": project}
+    orrery.append([Draft(kind="pushed", actor="ann", why="m", model="m", data=pushed)])
+    entities = pl.DataFrame({"entity": ["e-a", "e-b", "e-never"], "label": [1.0, 2.0, 3.0]})
+    known = entities.with_columns(at=pl.from_epoch(pl.lit(AT), "us").dt.replace_time_zone("UTC"))
+    with Journal(home.folder(FOLDER), "one") as journal:
+        for model in ("m", "control"):
+            journal.append(model, "production", rows(["a", "b"]))
+        by_itself = LabelTable(orrery.lake, "control").append(known)
+        assert (by_itself.new, by_itself.unknown) == (0, 3)
+        accepted = orrery.add_labels("m", known)
+        assert (accepted.new, accepted.unknown) == (2, 1)
+    orrery.timeline.engine.dispose()

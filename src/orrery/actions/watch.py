@@ -9,9 +9,7 @@ import msgspec
 import polars as pl
 
 from orrery.actions.desk import Desk, owner_of
-from orrery.data.journal import FOLDER
 from orrery.data.predictions import logged, matured
-from orrery.data.ship import ship
 from orrery.monitors.features import columns_of
 from orrery.monitors.monitor import View
 from orrery.monitors.watch import Look, look
@@ -36,7 +34,7 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     champion = model.versions[action.version or 0]
     lane = model.lane(action.environment)
     since, until = parse_instant(action.args["since"]), parse_instant(action.args["until"])
-    ship_journal(desk)
+    desk.orrery.ship_journal()
     lake, delay = desk.orrery.lake, parse_duration(policy.model.label_delay)
     requests = logged(lake, model.name, action.environment, since, until)
     requests = requests.filter(pl.col("_version") == champion.number)
@@ -157,11 +155,6 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
             data=facts,
         )
     ]
-
-
-def ship_journal(desk: Desk) -> int:
-    """Bring what the inference servers have journalled into the lake; return the number of rows."""
-    return ship(desk.settings.folder(FOLDER), desk.orrery.lake)
 
 
 def issue_of(model: ModelState, monitor: str, action: Action) -> str:

@@ -87,7 +87,7 @@ class Worker:
         self._kept = now + UPKEEP
         # Leases that run out by themselves: whoever gets one has done the job for all until then.
         if self.leases.take(["upkeep:ship"], self.name, UPKEEP):
-            watch.ship_journal(self.desk)
+            self.orrery.ship_journal()
         if self.leases.take(["upkeep:announce"], self.name, 60.0):
             self.catch_up()
         if self.leases.take(["upkeep:compact"], self.name, 3600.0):
@@ -101,7 +101,7 @@ class Worker:
         announce_commits(self.desk.source, self.orrery.timeline)
         for name in self.orrery.lake.names():
             announce(self.orrery.lake, self.orrery.timeline, name)
-        watch.ship_journal(self.desk)
+        self.orrery.ship_journal()
 
     def step(self) -> bool:
         """Do one action that is due; say whether there was one.

@@ -37,7 +37,7 @@ class Accepted:
     Parameters
     ----------
     new : stored; the entity was predicted.
-    unknown : stored; the entity was never predicted, or its prediction has not reached the log yet.
+    unknown : stored; the entity was never predicted, or its prediction is not here yet.
     conflicting : stored; the entity had another label before. The newest known at a time holds then.
     duplicate : not stored: the entity has this label already.
     quarantined : set aside: the batch as a whole cannot be true. ``reasons`` says why.
