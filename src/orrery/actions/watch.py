@@ -123,7 +123,7 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     since, until = parse_instant(action.args["since"]), parse_instant(action.args["until"])
     delay = parse_duration(policy.model.label_delay)
     champion = model.versions[lane.champion]
-    ship_journal(desk)
+    desk.orrery.ship_journal()
     columns = ["_output", "_role", policy.rollout.unit]
     rows = matured(desk.orrery.lake, model.name, action.environment, since, until, delay, columns=columns)
     pairs = _pairs(rows, lane.champion, challenger.version, policy)
