@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -18,6 +19,7 @@ from orrery.pipeline.client import ModelProcess
 from orrery.pipeline.explain import MAX_ROWS, Explainer, Explanation, scale_of
 from orrery.pipeline.predictor import Predictor
 from orrery.pipeline.shapley import Table, shapley
+from orrery.workers.contained import Contained, spawn
 
 FEATURES = """
     import numpy as np
@@ -255,7 +257,12 @@ def test_the_process_of_a_version_explains(trainer: Any) -> None:
         return _prepared(LogisticRegression()).fit(features, y)
     """
     version = trainer.version(text, rows())
-    with ModelProcess([sys.executable, "-m", "orrery.pipeline.host", str(version)]) as process:
+    argv = [sys.executable, "-m", "orrery.pipeline.host", str(version)]
+
+    def launch(printed: IO[bytes]) -> Contained:
+        return spawn(argv, cwd=Path("/"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed)
+
+    with ModelProcess(launch) as process:
         found = msgspec.convert(process.explain(rows().head(3)), Explanation)
         assert np.allclose(linked(raw_of(found), found.scale), process.predict(rows().head(3)), atol=1e-6)
         with pytest.raises(NotUnderstood, match="explained at once"):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from orrery.errors import ContractBroken
 from orrery.serving.assignment import Probation, Slot
 from orrery.serving.log import say
 from orrery.serving.refusals import ModelFailed, Overloaded
@@ -96,7 +97,7 @@ class Trial:
                 await _first(asked, self._over, timeout=PATIENCE * crowd)
                 if asked.done() and (error := asked.exception()) is None:
                     return self._answered(asked.result(), (time.perf_counter() - began) / crowd)
-            if isinstance(error, Overloaded):
+            if isinstance(error, Overloaded | ContractBroken):  # neither says anything of the version
                 raise error
             asked_at = time.perf_counter()
             spare = asyncio.ensure_future(predictor.answer(self.before, request, at))
