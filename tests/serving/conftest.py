@@ -209,6 +209,12 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Served]:
+    """Return what makes a server that is not started yet, and that the caller closes."""
+    return lambda: Served(tmp_path_factory.mktemp("serving"))
+
+
+@pytest.fixture(scope="module")
 def served_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], Path]], Iterator[Served]]:
     """Return a generator of a server with a real version, which a function makes in a folder."""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from orrery.errors import NotUnderstood
 from orrery.serving import invocations, open_inference
 from orrery.serving.assignment import Slot
+from orrery.serving.plain import ARROW
 from orrery.serving.requests import Given, Read, Request, request
 
 SLOT = Slot(model="m", environment="production", version=7, role="champion", artifact="", python="")
@@ -26,7 +29,7 @@ BODY: dict[str, Any] = {
 
 def understood(read: Read, body: bytes, **headers: str) -> Request:
     """Return what a reader makes of a body."""
-    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    fields = {"content-length": str(len(body)), **{name.replace("_", "-"): value for name, value in headers.items()}}
     return read(Given(body, fields), SLOT, {"n": "Int64", "x": "Float64", "b": "Boolean", "t": "String"}).request
 
 
@@ -119,6 +122,26 @@ def test_the_plain_form_takes_one_row_or_many(steady: Any) -> None:
     assert one.json() == {"id": "mine", "model": "m", "version": 7, "probability": 0.75, "prediction": 1}
     many = steady.predict([{"age": 40, "echo": 0.75}, {"age": 4, "echo": 0.25}]).json()
     assert (many["probability"], many["prediction"]) == ([0.75, 0.25], [1, 0])
+
+
+def test_a_table_of_arrow_goes_and_comes(steady: Any) -> None:
+    table = pa.table({"age": [40.0, None], "echo": [0.25, 0.75], "city": ["Rome", "Oslo"]})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    kind = {"content-type": ARROW, "x-request-id": "batch"}
+    answer = steady.http.post("/models/m/predict", content=sink.getvalue(), headers=kind)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, ARROW)
+    found = pa.ipc.open_stream(answer.content).read_all()
+    assert found.to_pydict() == {"probability": [0.25, 0.75], "prediction": [0, 1], "broken": [[], ["city"]]}
+    assert found.schema.metadata[b"id"] == b"batch"
+    assert [row["city"] for row in steady.journal()[-2:]] == ["Rome", "Oslo"]
+    as_json = steady.http.post(
+        "/models/m/predict", content=sink.getvalue(), headers={**kind, "accept": "application/json"}
+    )
+    assert as_json.json()["probability"] == [0.25, 0.75]
+    from_json = steady.http.post("/models/m/predict", json={"echo": 0.5}, headers={"accept": ARROW})
+    assert pa.ipc.open_stream(from_json.content).read_all()["prediction"].to_pylist() == [1]
 
 
 def test_what_was_not_sent_is_said(steady: Any) -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import msgspec
-from granian.rsgi import HTTPProtocol  # type: ignore[attr-defined]
+from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError  # type: ignore[attr-defined]
 
 from orrery.errors import NotUnderstood
 from orrery.serving.refusals import Overloaded, TooLarge, TooSlow, WrongKind
@@ -117,7 +117,7 @@ class Visit:
         Overloaded
             If the bodies of all who are inside are.
         WrongKind, NotUnderstood
-            If it is packed in a way that is not known, or not packed as it says.
+            If it is packed in a way that is not known, or not packed as it says, or it breaks off.
         """
         seconds = self._door.limits.seconds
         length = headers.get("content-length")
@@ -135,6 +135,8 @@ class Visit:
                 body = bytes(parts)
         except TimeoutError:
             raise TooSlow(f"The request's body was not there after {seconds:g} s.", todo="Send it again.") from None
+        except (ProtocolClosed, ProtocolError):
+            raise NotUnderstood("The request's body ends before it is complete.", todo="Send it again.") from None
         encoding = headers.get("content-encoding")
         return body if encoding is None else self._unpacked(body, encoding.strip().lower())
 

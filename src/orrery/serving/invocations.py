@@ -41,6 +41,7 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
     kind = given.kind
     _check_parameters(given.headers.get("content-type", ""))
     if kind == "text/csv":
+        given.check_whole()
         texts = frozenset(name for name, kind in known.items() if datatype_of(kind) == "BYTES")
         return Asked(request(_csv(given.body, texts), given.id), write)
     if kind not in ("application/json", ""):

@@ -15,6 +15,8 @@ from orrery.serving.requests import JSON, Answer, Asked, Given, Headers, by_colu
 
 ARROW = "application/vnd.apache.arrow.stream"
 
+_JSON_KINDS = ("application/json", "", "application/x-www-form-urlencoded")  # the last says curl, if nobody tells it
+
 _decode = msgspec.json.Decoder().decode
 
 
@@ -45,11 +47,12 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
         If the content type is neither JSON nor Arrow's.
     """
     if given.kind == ARROW:
+        given.check_whole()
         from orrery.serving import tables  # brings Arrow's library along: only who uses it pays for it
 
         wants_json = given.headers.get("accept", "").strip() == JSON[1]
         return Asked(request(tables.read(given.body), given.id), write if wants_json else tables.write)
-    if given.kind not in ("application/json", ""):
+    if given.kind not in _JSON_KINDS:
         raise WrongKind(f"The content type {given.kind} is not read here.", todo=f"Send {JSON[1]} or {ARROW}.")
     asked = read_json(given.body)
     if isinstance(asked, dict):

@@ -6,6 +6,7 @@
     ├── NotUnderstood
     │   ├── TooLarge        the body or the number of rows is over the limit
     │   ├── TooSlow         the body did not arrive in time
+    │   ├── LengthNeeded    the body's length must be told
     │   └── WrongKind       the content type or encoding is none that is read here
     ├── Overloaded          too many requests wait already
     ├── Unavailable         the model cannot answer now
@@ -25,6 +26,10 @@ class TooLarge(NotUnderstood):
 
 class TooSlow(NotUnderstood):
     """The request's body did not arrive in time."""
+
+
+class LengthNeeded(NotUnderstood):
+    """A table must come with its length: in chunks, it could break off unseen."""
 
 
 class WrongKind(NotUnderstood):
@@ -64,6 +69,7 @@ FAILED = Code(500, "INTERNAL", "INTERNAL_ERROR")
 CODES: tuple[tuple[type[OrreryError], Code], ...] = (
     (TooLarge, Code(413, "RESOURCE_EXHAUSTED", "BAD_REQUEST")),
     (TooSlow, Code(408, "DEADLINE_EXCEEDED", "BAD_REQUEST")),
+    (LengthNeeded, Code(411, "INVALID_ARGUMENT", "BAD_REQUEST")),
     (WrongKind, Code(415, "INVALID_ARGUMENT", "BAD_REQUEST")),
     (ContractBroken, Code(422, "INVALID_ARGUMENT", "INVALID_PARAMETER_VALUE")),
     (NotUnderstood, Code(400, "INVALID_ARGUMENT", "BAD_REQUEST")),

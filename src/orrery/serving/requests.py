@@ -12,7 +12,7 @@ import msgspec
 from orrery.errors import NotUnderstood
 from orrery.serving.assignment import Slot
 from orrery.serving.contract import Broken, Columns
-from orrery.serving.refusals import TooLarge
+from orrery.serving.refusals import LengthNeeded, TooLarge
 
 MAX_ROWS = 100_000
 MAX_ID = 200
@@ -73,6 +73,8 @@ class Fields(Protocol):
     def get(self, key: str, default: Any = None, /) -> Any:
         """Return a field's text."""
 
+    def __contains__(self, key: Any, /) -> bool: ...
+
 
 class Given(NamedTuple):
     """A request as it came over HTTP.
@@ -90,6 +92,17 @@ class Given(NamedTuple):
     def kind(self) -> str:
         """The content type, without parameters; empty if there is none."""
         return str(self.headers.get("content-type", "")).partition(";")[0].strip().lower()
+
+    def check_whole(self) -> None:
+        """Refuse a body that may have broken off unseen; JSON that does is no JSON, a table's rows may be missing.
+
+        Raises
+        ------
+        LengthNeeded
+            If it came in chunks and is not packed.
+        """
+        if "content-length" not in self.headers and "content-encoding" not in self.headers:
+            raise LengthNeeded(todo="Send it with Content-Length, or packed with gzip.")
 
     @property
     def id(self) -> str | None:

@@ -41,7 +41,7 @@ def read(body: bytes) -> Columns:
         with pa.ipc.open_stream(body) as stream:
             table = stream.read_all()
         table.validate(full=True)
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:  # the last: a column's name
         raise NotUnderstood(f"The request is no Arrow IPC stream: {error}.") from None
     if table.num_rows > MAX_ROWS:
         raise TooLarge(f"The request holds {table.num_rows} rows.", todo=f"Send at most {MAX_ROWS} at once.")
@@ -102,9 +102,9 @@ def _values(name: str, column: Any, left: int) -> tuple[list[Any], int]:
 
 
 def _instants(name: str, column: Any) -> list[str | None]:
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     try:
+        if pa.types.is_timestamp(column.type):  # of nanoseconds, a date cannot hold the last three digits
+            column = column.cast(pa.timestamp("us", column.type.tz), safe=column.type.unit != "ns")
         return [None if value is None else value.isoformat() for value in column.to_pylist()]
     except (ValueError, OverflowError, pa.ArrowException) as error:
         raise NotUnderstood(f"Column {name} holds a date that cannot be written: {error}.") from None
