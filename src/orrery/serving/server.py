@@ -23,7 +23,7 @@ import msgspec
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope  # type: ignore[attr-defined]
 
 from orrery.errors import NotFound, OrreryError
-from orrery.serving import invocations, open_inference, plain, trace
+from orrery.serving import invocations, open_inference, openapi, plain, trace
 from orrery.serving.door import Door, packed
 from orrery.serving.log import say
 from orrery.serving.refusals import code_of, said
@@ -126,7 +126,8 @@ class Server:
     def _tell(self, scope: Scope, proto: HTTPProtocol, environment: str, parts: list[str]) -> None:
         """Answer what is not a prediction."""
         if scope.method not in ("GET", "HEAD"):
-            _json(proto, 405, {"error": f"{scope.method} is not understood at {scope.path}."}, [("allow", "GET")])
+            allowed = "POST" if parts[-1] in READS else "GET, HEAD"
+            _json(proto, 405, {"error": f"{scope.method} is not understood at {scope.path}."}, [("allow", allowed)])
             return
         fleet, service = self._service.fleet, self._service
         match parts:
@@ -141,6 +142,8 @@ class Server:
                 _json(proto, 200, {"models": service.models(environment)})
             case ["version"]:
                 proto.response_str(200, [("content-type", "text/plain")], service.version)
+            case ["openapi.json"]:
+                _json(proto, 200, openapi.document(service.version))
             case ["metrics"]:
                 proto.response_str(200, [("content-type", "text/plain; version=0.0.4")], service.metrics.text())
             case ["v2", "models", _, "ready"] | ["v2", "models", _, "versions", _, "ready"]:
