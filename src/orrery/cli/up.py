@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orrery import settings as orrery_settings
+from orrery.cli import show
 from orrery.cli.command import Here, command
 from orrery.errors import NotAllowed
 
@@ -44,6 +45,7 @@ def up(
     """
     from orrery.app import Orrery
     from orrery.cli.watching import Screen
+    from orrery.registry import schema
     from orrery.workers.supervisor import Supervisor, running
 
     settings = orrery_settings.load(here.home, workers=workers)
@@ -59,6 +61,7 @@ def up(
         _port(None, "ORRERY_GRPC_PORT", settings.grpc_port, "ORRERY_GRPC_PORT", (control, serving))
     settings = orrery_settings.load(here.home, workers=workers, port=control, serving_port=serving)
     orrery = Orrery(settings)
+    schema.upgrade(settings.database, show.note)
     address = _addresses(settings)
     _write(settings.home / "address.json", {**address, "port": control, "serving_port": serving, "pid": os.getpid()})
     screen = Screen(orrery, address, as_json=here.as_json)

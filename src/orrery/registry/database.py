@@ -1,11 +1,10 @@
-"""MLflow's tables in orrery's own database: made in one piece, and written by one writer at a time."""
+"""MLflow's stores in orrery's own database: one engine, one writer at a time."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import logging
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -17,6 +16,7 @@ from mlflow.store.db import utils as mlflow_db
 from sqlalchemy.orm import Session
 
 from orrery.errors import NotUnderstood
+from orrery.registry import schema
 from orrery.timeline.clock import Clock, ReplayClock, SystemClock
 from orrery.timeline.store import as_one_writer
 
@@ -25,7 +25,7 @@ PREFIX = "orrery+"
 CLOCK = "orrery_clock"
 """Query parameter of a store URI: the file that a replay reads its time from."""
 
-_SCHEMA_LOCK = 0x6D6C666C  # an arbitrary constant: all who create MLflow's tables in PostgreSQL ask for it
+_log = logging.getLogger(__name__)
 _engines: dict[str, sa.Engine] = {}
 _engines_lock = threading.Lock()
 _open: ContextVar[sa.Connection | None] = ContextVar("open", default=None)
@@ -70,13 +70,11 @@ def engine_of(url: str) -> sa.Engine:
     """
     with _engines_lock:
         if url not in _engines:
+            schema.upgrade(url, _log.warning, make=True)
             engine = mlflow_db.create_sqlalchemy_engine(url)
             if engine.dialect.name == "sqlite":
                 as_one_writer(engine)
                 sa.event.listen(engine, "connect", _as_mlflow_expects)
-                _create_in_sqlite(engine)
-            else:
-                _create_in_postgresql(engine)
             _engines[url] = engine.execution_options(orrery_reads=True)
         return _engines[url]
 
@@ -118,41 +116,3 @@ def managed_sessions(engine: sa.Engine) -> Callable[..., contextlib.AbstractCont
 def _as_mlflow_expects(connection: sqlite3.Connection, record: Any) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA case_sensitive_like = ON")
-
-
-def _create_in_sqlite(engine: sa.Engine) -> None:
-    """Create the tables in one transaction.
-
-    MLflow's migrations commit after each statement on SQLite: a process killed among them leaves tables that no later
-    start can mend. So they run on a scratch file, and what they made is copied in one piece.
-    """
-    if mlflow_db._all_tables_exist(engine.execution_options(orrery_reads=True)):
-        return
-    statements = _schema()
-    with engine.execution_options(orrery_reads=False).begin() as connection:
-        if not mlflow_db._all_tables_exist(connection):
-            for statement in statements:
-                connection.exec_driver_sql(statement)
-
-
-@functools.cache
-def _schema() -> list[str]:
-    with tempfile.TemporaryDirectory(prefix="orrery-mlflow-") as folder:
-        file = Path(folder) / "scratch.db"
-        scratch = mlflow_db.create_sqlalchemy_engine(f"sqlite:///{file}")
-        mlflow_db._initialize_tables(scratch)
-        scratch.dispose()
-        source = sqlite3.connect(file)
-        statements = list(source.iterdump())[1:-1]  # without its own BEGIN and COMMIT
-        source.close()
-    return statements
-
-
-def _create_in_postgresql(engine: sa.Engine) -> None:
-    with engine.connect() as guard:  # a lock of the session: MLflow's migrations run on a connection of their own
-        guard.execute(sa.select(sa.func.pg_advisory_lock(_SCHEMA_LOCK)))
-        try:
-            if not mlflow_db._all_tables_exist(engine):
-                mlflow_db._initialize_tables(engine)
-        finally:
-            guard.execute(sa.select(sa.func.pg_advisory_unlock(_SCHEMA_LOCK)))
