@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from orrery.app import Orrery
-from orrery.data.journal import FOLDER, HEAD, Journal, frames, segments
+from orrery.data.journal import FOLDER, HEAD, Journal, finished, frames, segments
 from orrery.data.labels import LabelTable
 from orrery.data.lake import Lake
 from orrery.data.log import PredictionLog
@@ -141,6 +141,39 @@ def test_a_full_disk_is_an_error_and_tears_nothing(tmp_path: Path, lake: Lake, m
     assert shipped(lake)["_id"].to_list() == ["a", "c"]
 
 
+def test_a_column_of_one_value_is_written_once_and_read_for_every_row(tmp_path: Path, lake: Lake) -> None:
+    columns = {name: values for name, values in rows(["a", "b"]).items() if name not in ("_version", "_broken")}
+    with Journal(tmp_path / "j", "one") as journal:
+        journal.append("m", "production", columns, {"_version": 3, "_broken": []})
+        journal.append("m", "production", rows(["c"]))  # as it was written before
+    assert ship(tmp_path / "j", lake) == 3
+    log = shipped(lake)
+    assert log["_version"].to_list() == [3, 3, 1]
+    assert log["_broken"].to_list() == [[], [], []]
+
+
+def test_an_append_does_not_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+    force = os.fdatasync
+
+    def stuck(file: int) -> None:
+        begun.set()
+        assert go.wait(30)
+        force(file)
+
+    monkeypatch.setattr(os, "fdatasync", stuck)
+    monkeypatch.setattr("orrery.data.journal.SEGMENT", 300)
+    with Journal(tmp_path / "j", "one") as journal:
+        journal.append("m", "production", rows(["a"]))
+        assert begun.wait(30)  # the disk is busy now, for as long as we like
+        for name in "bcdef":
+            journal.append("m", "production", rows([name]))
+        found = segments(tmp_path / "j")
+        assert len(found) == 6 and not any(finished(path) for path in found)
+        go.set()
+    assert all(finished(path) for path in found)
+
+
 def test_segments_rotate_and_threads_share_one_journal(
     tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +220,7 @@ def test_a_shipper_killed_at_any_moment_neither_loses_nor_doubles(tmp_path: Path
 from orrery.data.lake import Lake
 from orrery.data.ship import ship
 lake = Lake({lake.root!r})
+ship({str(folder)!r}, lake)
 print("ready", flush=True)
 while True:
     ship({str(folder)!r}, lake)

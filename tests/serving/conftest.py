@@ -153,8 +153,10 @@ class Served:
         for path in segments(self.home / FOLDER):
             for _, body in frames(path.read_bytes()):
                 assert body is not None
-                columns = msgspec.msgpack.decode(body)["columns"]
-                found += [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+                read = msgspec.msgpack.decode(body)
+                columns, same = read["columns"], {"_environment": read["environment"], **read.get("same", {})}
+                rows = zip(*columns.values(), strict=True)
+                found += [{**same, **dict(zip(columns, cells, strict=True))} for cells in rows]
         return found
 
     def models(self) -> list[psutil.Process]:

@@ -19,7 +19,7 @@ def tell(told, content):
 
 def answer(plan, request):
     columns, rows = request["columns"], request["n"]
-    time.sleep(plan.get("sleep", 0))
+    time.sleep(plan.get("sleep", 0) + rows * plan.get("each", 0))
     if (does := plan.get("does")) and ("when" not in plan or plan["when"] in columns.get("city", ())):
         columns = {**columns, "do": [does]}
     if "die" in columns.get("do", ()):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orrery.pipeline.artifact import Repair
 from orrery.pipeline.predictor import repaired as in_the_artifact
-from orrery.serving.prediction import repaired
+from orrery.serving.numbers import repaired
 
 numbers = st.floats(-5, 5)
 

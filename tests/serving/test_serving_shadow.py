@@ -50,11 +50,12 @@ def test_a_slow_shadow_sheds_and_costs_nothing(server: Any) -> None:
     took = []
     for _ in range(150):
         began = time.monotonic()
-        assert server.predict().status_code == 200
+        assert server.predict([{"age": 40}] * 64).status_code == 200
         took.append(time.monotonic() - began)
-    assert sorted(took)[75] < 0.1
-    assert server.count("orrery_shadow_shed_total", version="2") >= 150 - 64 - 2 - sum(took) / 0.5
-    assert server.count("orrery_predictions_total", role="champion") == 150
+    assert sorted(took)[75] < 0.25
+    batches = 1 + sum(took) / 0.5  # that the challenger has begun, of two such requests each
+    assert server.count("orrery_shadow_shed_total", version="2") >= 150 - 1024 // 64 - 2 * batches
+    assert server.count("orrery_predictions_total", role="champion") == 150 * 64
 
 
 def test_a_shadow_that_dies_or_cannot_start_costs_nothing(server: Any) -> None:

@@ -131,9 +131,13 @@ def test_a_request_that_kills_the_model_harms_only_itself(server: Any) -> None:
     server.start()
     server.assign(server.slot(1))
     answer = server.predict({"do": "die"})
-    assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+    assert answer.status_code == 500
     assert "ended twice" in answer.json()["error"]
     assert server.predict().status_code == 200
+    again = server.predict({"do": "die"})
+    assert (again.status_code, "not given them again" in again.json()["error"]) == (500, True)
+    assert server.predict().status_code == 200
+    assert server.count("orrery_model_restarts_total") == 2
 
 
 def test_a_model_that_hangs_is_ended(server: Any) -> None:

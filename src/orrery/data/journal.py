@@ -2,8 +2,9 @@
 
 A journal is a folder of segments. A segment is a file of frames, each ``[length: 4 bytes][crc32: 4 bytes][body]``, both
 numbers little-endian and of the body; a body is msgpack ``{"model", "environment", "columns": {name: list}}``, instants
-as microseconds since 1970. Whoever writes a segment holds a lock (``flock``) on it: where the lock is free, the segment
-is finished. Only the standard library and msgspec are imported here, so that the server stays small.
+as microseconds since 1970; ``"same": {name: value}`` beside them has the columns that hold one value. Whoever writes a
+segment holds a lock (``flock``) on it: where the lock is free, the segment is finished. Only the standard library and
+msgspec are imported here, so that the server stays small.
 """
 
 from __future__ import annotations
@@ -60,23 +61,34 @@ class Journal:
         self._file = -1
         self._size = 0
         self._dirty = False
+        self._full: list[int] = []  # segments that are written to their end, and not yet on the disk
         self._closed = threading.Event()
         self._syncer: threading.Thread | None = None
 
-    def append(self, model: str, environment: str, columns: Mapping[str, Sequence[Any]]) -> None:
+    def append(
+        self,
+        model: str,
+        environment: str,
+        columns: Mapping[str, Sequence[Any]],
+        same: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write rows down; on return they outlive this process.
 
         Parameters
         ----------
         model, environment : where the rows were predicted.
         columns : lists of equal length; ``_at`` in microseconds since 1970.
+        same : columns that hold the same value in all rows.
 
         Raises
         ------
         NotAllowed
             If the disk takes no more, or the journal is closed; nothing is written then.
         """
-        body = self._encode({"model": model, "environment": environment, "columns": columns})
+        content: dict[str, Any] = {"model": model, "environment": environment, "columns": columns}
+        if same:
+            content["same"] = same
+        body = self._encode(content)
         frame = HEAD.pack(len(body), zlib.crc32(body)) + body
         with self._mutex:
             if self._closed.is_set():
@@ -84,9 +96,9 @@ class Journal:
             if self._file < 0 or self._size + len(frame) > SEGMENT:
                 self._begin()
             self._write(frame)
-            self._dirty = True
             if self.fsync == "always":
-                self._sync()
+                os.fdatasync(self._file)
+            self._dirty = True
         if self.fsync == "interval" and self._syncer is None:
             self._start_syncer()
 
@@ -95,6 +107,9 @@ class Journal:
         self._closed.set()
         with self._mutex:
             self._end()
+        if self._syncer is not None:
+            self._syncer.join()  # whatever it forces to the disk now looks unfinished until it has
+        self._sync()
 
     def __enter__(self) -> Journal:
         return self
@@ -129,15 +144,28 @@ class Journal:
 
     def _end(self) -> None:
         if self._file >= 0:
-            if self.fsync != "never":
-                self._sync()
-            os.close(self._file)
+            self._full.append(self._file)
             self._file = -1
+            if self.fsync != "interval":
+                self._force(self._full)
 
     def _sync(self) -> None:
-        if self._dirty and self._file >= 0:
-            os.fsync(self._file)
-            self._dirty = False
+        """Force to the disk what was written; whoever appends meanwhile does not wait for it."""
+        with self._mutex:
+            files = self._full
+            if self._dirty and self._file >= 0:
+                files.append(os.dup(self._file))
+            self._full, self._dirty = [], False
+        self._force(files)
+
+    def _force(self, files: list[int]) -> None:
+        with contextlib.ExitStack() as stack:
+            while files:
+                stack.callback(os.close, files[-1])
+                if self.fsync == "never":
+                    files.pop()
+                else:
+                    os.fdatasync(files.pop())
 
     def _start_syncer(self) -> None:
         with self._mutex:
@@ -147,8 +175,8 @@ class Journal:
 
     def _sync_often(self) -> None:
         while not self._closed.wait(INTERVAL):
-            if self._dirty:
-                with self._mutex, contextlib.suppress(OSError):  # the next append meets the same disk and says so
+            if self._dirty or self._full:
+                with contextlib.suppress(OSError):  # the next append meets the same disk and says so
                     self._sync()
 
 

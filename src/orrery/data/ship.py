@@ -31,6 +31,7 @@ class _Body(msgspec.Struct):
     model: str
     environment: str
     columns: dict[str, list[Any]]
+    same: dict[str, Any] = {}
 
 
 _decode = msgspec.msgpack.Decoder(_Body).decode
@@ -107,7 +108,9 @@ def _piece(path: Path, end: int, body: bytes) -> tuple[str, Piece] | None:
     if not NAME.fullmatch(read.model) or "_at" not in read.columns or len(lengths) != 1:
         _keep(path, end, body, "is no prediction of a model")
         return None
-    return read.model, Piece(path.name, end, read.environment, read.columns)
+    rows = lengths.pop()
+    same = {name: [value] * rows for name, value in read.same.items()}
+    return read.model, Piece(path.name, end, read.environment, {**same, **read.columns})
 
 
 def _keep(path: Path, end: int, body: bytes, why: str) -> None:

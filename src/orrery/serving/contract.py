@@ -82,21 +82,14 @@ def masked(columns: Columns, broken: Broken) -> Columns:
     return result
 
 
-def refuse(columns: Columns, broken: Broken) -> None:
-    """Raise the error that names the first broken value.
-
-    Raises
-    ------
-    ContractBroken
-        Always, when a row is broken.
-    """
-    for row, names in enumerate(broken):
-        if names:
-            value = columns[names[0]][row]
-            raise ContractBroken(
-                f"Column {names[0]} of row {row} holds {value!r:.60}, which breaks the model's contract.",
-                todo="Correct the value, or send null where it is not known.",
-            )
+def broken_row(columns: Columns, broken: Broken) -> ContractBroken:
+    """Return the error that names the first broken value; there is one."""
+    row = next(row for row, names in enumerate(broken) if names)
+    name = broken[row][0]
+    return ContractBroken(
+        f"Column {name} of row {row} holds {columns[name][row]!r:.60}, which breaks the model's contract.",
+        todo="Correct the value, or send null where it is not known.",
+    )
 
 
 def _offenders(rule: Mapping[str, Any]) -> Callable[[list[Any]], list[int]]:
@@ -117,12 +110,18 @@ def _offenders(rule: Mapping[str, Any]) -> Callable[[list[Any]], list[int]]:
             return True
         return type(value) not in _NUMBER or bool((low is None or value >= low) and (high is None or value <= high))
 
+    usual = kinds and (kinds | {type(None)} if nullable else kinds)
+    allowed = None if categories is None else categories | {None} if nullable else categories
+    bounded = (low is not None or high is not None) and kinds is not None and kinds <= _NUMBER
+
     def offenders(values: list[Any]) -> list[int]:
-        if kinds is not None and categories is None and kinds.issuperset(map(type, values)):
-            # The usual case, without a loop in Python. JSON has no NaN, so the extremes tell of all.
-            if (low is None and high is None) or not kinds <= _NUMBER:
+        # The usual case, without a loop in Python. JSON has no NaN, so the extremes tell of all.
+        plain = usual is not None and usual.issuperset(map(type, values))
+        if plain and (allowed is None or allowed.issuperset(values)):
+            if not bounded:
                 return []
-            if (low is None or min(values) >= low) and (high is None or max(values) <= high):
+            known = values if None not in values else [value for value in values if value is not None]
+            if not known or ((low is None or min(known) >= low) and (high is None or max(known) <= high)):
                 return []
         return [row for row, value in enumerate(values) if not keeps(value)]
 

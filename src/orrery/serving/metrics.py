@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 
-BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Upper bounds of the request durations, in seconds."""
 
 Labels = tuple[str, ...]
@@ -44,14 +44,14 @@ class Histogram:
         self.values: dict[Labels, list[int]] = {}
         self.sums: dict[Labels, float] = {}
 
-    def add(self, labels: Labels, seconds: float) -> None:
-        """Count one duration."""
+    def add(self, labels: Labels, seconds: float, times: int = 1) -> None:
+        """Count one duration, or several that were the same."""
         counts = self.values.get(labels)
         if counts is None:
             counts = self.values[labels] = [0] * (len(BUCKETS) + 1)
             self.sums[labels] = 0.0
-        counts[bisect_left(BUCKETS, seconds)] += 1
-        self.sums[labels] += seconds
+        counts[bisect_left(BUCKETS, seconds)] += times
+        self.sums[labels] += seconds * times
 
     def lines(self) -> Iterable[str]:
         """Yield the lines of the text format."""
@@ -66,6 +66,7 @@ class Histogram:
             yield f"{self.name}_count{_braces(self.labels, labels)} {so_far}"
 
 
+_MODEL = ("model_name",)
 _VERSION = ("model", "version")
 _ROLE = ("model", "environment", "version", "role")
 
@@ -78,6 +79,10 @@ class Metrics:
         self.durations = Histogram(
             "orrery_request_duration_seconds", "From a request's last byte to its answer.", ("model", "environment")
         )
+        self.preprocess = Histogram("request_preprocess_seconds", "Holding requests to the contract.", _MODEL)
+        self.predict = Histogram("request_predict_seconds", "Predicting.", _MODEL)
+        self.postprocess = Histogram("request_postprocess_seconds", "Writing predictions down and giving them.", _MODEL)
+        self.explain = Histogram("request_explain_seconds", "Explaining predictions.", _MODEL)
         self.predictions = Counter("orrery_predictions_total", "Rows predicted.", _ROLE)
         self.broken = Counter("orrery_broken_rows_total", "Rows that break the contract.", _ROLE)
         self.shed = Counter("orrery_shadow_shed_total", "Requests that found a challenger's queue full.", _ROLE)

@@ -1,29 +1,42 @@
-"""From a request to an answer that is written down: contract, champion, journal; and then the challengers."""
+"""From requests to answers that are written down: contract, version, journal; one batch at a time."""
 
 from __future__ import annotations
 
-import math
+import asyncio
 import time
+import traceback
+from asyncio import Future
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+import msgspec
+
 from orrery.errors import NotAllowed, OrreryError
 from orrery.serving.assignment import Slot
-from orrery.serving.contract import Broken, Columns, masked, refuse
+from orrery.serving.channel import ProcessDied
+from orrery.serving.contract import Broken, Columns, broken_row, masked
+from orrery.serving.gather import Batch, Waiting, batches
 from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
-from orrery.serving.models import Output
-from orrery.serving.refusals import ModelFailed, Unavailable
+from orrery.serving.model_process import ModelProcess, Output
+from orrery.serving.models import Elsewhere
+from orrery.serving.numbers import numbers
+from orrery.serving.refusals import Unavailable
 from orrery.serving.requests import Answer, Request
 from orrery.serving.route import Route
 from orrery.serving.shadow import Lane
+
+Who = Route | Lane
+"""Who is asked: somebody whose answer is given, or a challenger."""
 
 
 class Journal(Protocol):
     """Where predictions are written down before their answer leaves."""
 
-    def append(self, model: str, environment: str, columns: dict[str, list[Any]]) -> object:
+    def append(
+        self, model: str, environment: str, columns: dict[str, list[Any]], same: dict[str, Any] | None = None
+    ) -> object:
         """Write rows; on return they outlive this process. OSError or NotAllowed: nothing was written."""
 
     def close(self) -> None:
@@ -34,8 +47,26 @@ class NotWritten(OrreryError):
     """Predictions could not be written down."""
 
 
+class Entered(msgspec.Struct):
+    """A batch that may be predicted.
+
+    Parameters
+    ----------
+    batch : the requests as they came.
+    columns : what the version is asked with: broken values may be masked.
+    broken : columns of each row that break the contract.
+    began, entered : when the contract was looked at, from when to when, by ``time.perf_counter``.
+    """
+
+    batch: Batch
+    columns: Columns
+    broken: Broken | None
+    began: float
+    entered: float
+
+
 class Predictor:
-    """Answers requests.
+    """Answers requests: what waits for a version is answered together, and fails apart.
 
     Parameters
     ----------
@@ -49,8 +80,8 @@ class Predictor:
         self.served: dict[str, int] = {}
         """Rows predicted by each slot since the start."""
 
-    async def answer(self, route: Route, request: Request, at: int) -> Answer:
-        """Return the champion's answer, which is in the journal by then.
+    def answer(self, route: Route, request: Request, at: int) -> Future[Answer]:
+        """Return what will be the answer of who answers there, which is in the journal by then.
 
         Parameters
         ----------
@@ -60,71 +91,222 @@ class Predictor:
         ------
         ContractBroken
             If a row breaks the contract and the policy is to refuse.
-        Unavailable
-            If the model or the journal is not there.
+        Overloaded, Unavailable
+            If too much waits already, or the model or the journal is not there.
+        NotUnderstood, ModelFailed
+            If the model cannot use the rows, or fails.
         """
-        slot, columns = route.slot, request.columns
-        began = time.perf_counter()
-        broken = route.checker.broken(columns, request.rows)
-        if broken is not None:
-            self._metrics.broken.add(_labels(slot), sum(map(bool, broken)))
-            if slot.broken == "refuse":
-                refuse(columns, broken)
-            elif slot.broken == "mask":
-                columns = masked(columns, broken)
-        said = await route.model.predict(columns, request.rows, slot.timeout)
-        rows = _numbers(said, slot)
-        if route.trial is not None:
-            route.trial.check(rows)
-        record = _record(slot, request, at, rows, time.perf_counter() - began, broken)
-        record.update(request.columns)
-        try:
-            self._write(slot, record)
-        except NotWritten as error:
-            if self._full == "refuse":
-                raise Unavailable(
-                    f"The prediction cannot be written down, so it is not given. {error}",
-                ) from error
-        self._count(slot, request.rows)
-        return Answer(request, slot, rows, broken, said.missing, said.extra)
+        loop = asyncio.get_running_loop()
+        answer: Future[Answer] = loop.create_future()
+        one = Waiting(request, at, answer, time.perf_counter())
+        model, line = route.model, route.line
+        model.hold()
+        if model.quick(request.rows):
+            line.fresh.append(one)
+            if len(line.fresh) == 1:  # answered once the loop has taken in what has arrived by now
+                loop.call_soon(self._flush, route)
+        elif model.compiled:
+            task = loop.create_task(self._in_thread(route, one))
+            line.large.add(task)
+            task.add_done_callback(line.large.discard)
+        else:
+            self._queue(route, one)
+            model.release()
+        return answer
 
     async def ask(self, route: Route, request: Request) -> list[list[Any]]:
         """Return what a version says, without writing it down."""
         said = await route.model.predict(request.columns, request.rows, route.slot.timeout)
-        return _numbers(said, route.slot)
+        return numbers(said.rows, route.slot)
 
-    async def see(self, lane: Lane, request: Request, at: int) -> None:
+    async def see(self, lane: Lane, asked: list[Waiting]) -> None:
         """Have a challenger predict, and write that down; what goes wrong is counted and harms nobody."""
-        slot, columns = lane.slot, request.columns
-        began = time.perf_counter()
-        try:
-            broken = lane.checker.broken(columns, request.rows)
-            if broken is not None and slot.broken == "mask":
-                columns = masked(columns, broken)
-            said = await lane.model.predict(columns, request.rows, slot.timeout)
-            rows = _numbers(said, slot)
-            self._write(slot, _record(slot, request, at, rows, time.perf_counter() - began, broken))
-        except NotWritten:
-            return  # it is counted, and the log says so
-        except Exception as error:  # whatever it is, the next request must find this challenger's lane open
-            self._metrics.shadow_failures.add(_labels(slot))
-            if not isinstance(error, OrreryError):
-                say(f"{slot.key} in shadow: {error!r}")
-        else:
-            self._count(slot, request.rows)
+        if lane.model.quick(max(one.request.rows for one in asked)):
+            asked = self._at_once(lane, asked)
+        if asked:
+            process = lane.model.process
+            for one in asked:
+                try:
+                    process.check(one.request)
+                except OrreryError as error:
+                    self._fail(lane, [one], error)
+            async with process.turn:
+                await self._together(lane, asked, process)
 
     def shed(self, slot: Slot) -> None:
         """Count a request that a challenger does not get to see."""
         self._metrics.shed.add(_labels(slot))
 
-    def _write(self, slot: Slot, record: dict[str, list[Any]]) -> None:
+    def _flush(self, route: Route) -> None:
+        asked, route.line.fresh = route.line.fresh, []
+        for one in self._at_once(route, asked):
+            self._queue(route, one)
+        for _ in asked:
+            route.model.release()
+
+    def _queue(self, route: Route, one: Waiting) -> None:
+        """Let a request wait for the version's process."""
+        model, line, timeout = route.model, route.line, route.slot.timeout
+        process = model.process
         try:
-            self._journal.append(slot.model, slot.environment, record)
+            process.admit(one.request, timeout)
+        except OrreryError as error:
+            self._fail(route, [one], error)
+            return
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(timeout, lambda: self._fail(route, [one], process.late(timeout)))
+
+        def end(_: Future[Answer]) -> None:
+            timer.cancel()
+            process.leave(one.request)
+            model.release()
+
+        model.hold()
+        one.answer.add_done_callback(end)
+        line.queue.append(one)
+        if line.task is None:
+            line.task = loop.create_task(self._work(route))
+
+    async def _work(self, route: Route) -> None:
+        process, line = route.model.process, route.line
+        while line.queue:
+            async with process.turn:  # what comes until it is ours is gathered
+                await self._together(route, line.take(process.pace.limit), process)
+        line.task = None
+
+    def _at_once(self, who: Who, asked: list[Waiting]) -> list[Waiting]:
+        """Answer by a compiled version; return the requests that it was not proven for."""
+        left: list[Waiting] = []
+        todo = batches(asked)
+        while todo:
+            batch = todo.pop()
+            try:
+                if (entered := self._enter(who, batch)) is not None:
+                    batch = entered.batch
+                    self._leave(who, entered, who.model.at_once(entered.columns, batch.rows))
+            except Elsewhere:
+                if len(batch.asked) == 1:
+                    left += batch.asked
+                else:
+                    todo += batch.halves()
+            except Exception as error:
+                todo += self._blame(who, batch, error)
+        return left
+
+    async def _in_thread(self, route: Route, one: Waiting) -> None:
+        """Answer a large request by a compiled version."""
+        batch = Batch.of([one])
+        try:
+            if (entered := self._enter(route, batch)) is not None:
+                self._leave(route, entered, await route.model.in_thread(entered.columns, batch.rows))
+        except Elsewhere:
+            self._queue(route, one)
+        except Exception as error:
+            self._blame(route, batch, error)
+        route.model.release()
+
+    async def _together(self, who: Who, asked: list[Waiting], process: ModelProcess) -> None:
+        """Answer by the version's process, whose turn is ours."""
+        todo = batches(asked)
+        while todo:
+            batch = todo.pop()
+            try:
+                if (entered := self._enter(who, batch)) is not None:
+                    batch = entered.batch
+                    said = await process.predict(entered.columns, batch.rows, who.slot.timeout)
+                    self._leave(who, entered, said)
+            except ProcessDied as died:
+                todo += self._died(who, batch, process, died)
+            except Exception as error:
+                todo += self._blame(who, batch, error)
+
+    def _died(self, who: Who, batch: Batch, process: ModelProcess, died: ProcessDied) -> list[Batch]:
+        """Return what is tried again after the process has ended: each request once more, and alone."""
+        for one in batch.asked:
+            one.deaths += 1
+        if len(batch.asked) == 1 and batch.asked[0].deaths > 1:
+            self._fail(who, batch.asked, process.never_again(batch.asked[0].request, died))
+            return []
+        return [Batch.of([one]) for one in reversed(batch.asked)]
+
+    def _blame(self, who: Who, batch: Batch, error: Exception) -> tuple[Batch, ...]:
+        """Return what is tried again after a failure, to find the request that it is about, and answer the others."""
+        if len(batch.asked) == 1 or isinstance(error, Unavailable):
+            if not isinstance(error, OrreryError):
+                say(f"{who.slot.key}: {''.join(traceback.format_exception(error))}")
+            self._fail(who, batch.asked, error)
+            return ()
+        row = getattr(error, "row", None)
+        return batch.halves() if row is None else batch.apart(row)
+
+    def _enter(self, who: Who, batch: Batch) -> Entered | None:
+        """Hold what is still waited for to the contract; nothing if nothing is left."""
+        batch = batch.without([one.answer.done() for one in batch.asked])
+        began = time.perf_counter()
+        slot, columns = who.slot, batch.columns
+        broken = who.checker.broken(columns, batch.rows)
+        if broken is not None and slot.broken == "refuse" and isinstance(who, Route):
+            for one, part in batch.per_request(broken):
+                if any(part):
+                    self._metrics.broken.add(_labels(slot), sum(map(bool, part)))
+                    self._fail(who, [one], broken_row(one.request.columns, part))
+            batch = batch.without([one.answer.done() for one in batch.asked])
+            columns, broken = batch.columns, None
+        elif broken is not None and slot.broken == "mask":
+            columns = masked(columns, broken)
+        return Entered(batch, columns, broken, began, time.perf_counter()) if batch.rows else None
+
+    def _leave(self, who: Who, entered: Entered, said: Output) -> None:
+        """Write predictions down, and hand them out."""
+        now = time.perf_counter()
+        slot, batch, broken = who.slot, entered.batch, entered.broken
+        rows = numbers(said.rows, slot)
+        if isinstance(who, Route) and who.trial is not None:
+            who.trial.check(rows)
+        over = [one.answer.done() for one in batch.asked]
+        if True in over:  # somebody was told meanwhile that it takes too long
+            rows, broken = _still(batch, rows), broken and _still(batch, broken)
+            batch = batch.without(over)
+        shadow = isinstance(who, Lane)
+        try:
+            self._write(slot, _record(slot, batch, rows, now, broken, inputs=not shadow))
+        except NotWritten as error:
+            if shadow or self._full == "refuse":
+                what = f"The prediction cannot be written down, so it is not given. {error}"
+                self._fail(who, batch.asked, Unavailable(what))
+                return
+        if broken is not None:
+            self._metrics.broken.add(_labels(slot), sum(map(bool, broken)))
+        self._count(slot, batch.rows)
+        start = 0
+        for one in batch.asked:
+            end = start + one.request.rows
+            wrong = broken[start:end] if broken is not None and any(broken[start:end]) else None
+            one.answer.set_result(Answer(one.request, slot, rows[start:end], wrong, said.missing, said.extra))
+            start = end
+        count, labels = len(batch.asked), (slot.model,)
+        self._metrics.preprocess.add(labels, entered.entered - entered.began, count)
+        self._metrics.predict.add(labels, now - entered.entered, count)
+        self._metrics.postprocess.add(labels, time.perf_counter() - now, count)
+
+    def _fail(self, who: Who, asked: list[Waiting], error: Exception) -> None:
+        for one in asked:
+            if not one.answer.done():
+                one.answer.set_exception(error)
+                if isinstance(who, Lane):
+                    one.answer.exception()  # nobody else asks for it
+                    self._metrics.shadow_failures.add(_labels(who.slot))
+
+    def _write(self, slot: Slot, record: tuple[Columns, dict[str, Any]]) -> None:
+        columns, same = record
+        count = len(columns["_id"])
+        try:
+            self._journal.append(slot.model, slot.environment, columns, same)
         except (OSError, NotAllowed) as error:
-            self._metrics.journal_lost.add((), len(record["_id"]))
+            self._metrics.journal_lost.add((), count)
             say(f"predictions of {slot.key} are not written down: {error}")
             raise NotWritten(str(error)) from error
-        self._metrics.journal_rows.add((), len(record["_id"]))
+        self._metrics.journal_rows.add((), count)
 
     def _count(self, slot: Slot, rows: int) -> None:
         self._metrics.predictions.add(_labels(slot), rows)
@@ -144,42 +326,35 @@ def _labels(slot: Slot) -> tuple[str, ...]:
     return slot.model, slot.environment, str(slot.version), slot.role
 
 
-def _numbers(said: Output, slot: Slot) -> list[list[Any]]:
-    """Return the output as one list for each row; of two probabilities of a binary task, the positive one's."""
-    rows = [row if type(row) is list else [row] for row in said.rows]
-    width = len(rows[0])
-    if not width or any(len(row) != width for row in rows):
-        raise ModelFailed(f"Version {slot.version} of {slot.model} returned rows of different lengths.")
-    if slot.task == "binary" and width == 2:
-        rows = [row[1:] for row in rows]
-    return rows if slot.repair is None else [[repaired(row[0], *slot.repair)] for row in rows]
-
-
-def repaired(probability: float, slope: float, intercept: float) -> float:
-    """Return a probability with Platt's two numbers applied on the logit scale.
-
-    Examples
-    --------
-    >>> round(repaired(0.5, 1.0, 1.0), 3)
-    0.731
-    """
-    clipped = min(max(probability, 1e-6), 1 - 1e-6)
-    return 0.5 * (1.0 + math.tanh(0.5 * (slope * math.log(clipped / (1 - clipped)) + intercept)))
+def _still(batch: Batch, rows: list[Any]) -> list[Any]:
+    """Return the rows of the requests that are still waited for."""
+    return [row for one, part in batch.per_request(rows) if not one.answer.done() for row in part]
 
 
 def _record(
-    slot: Slot, request: Request, at: int, rows: list[list[Any]], latency: float, broken: Broken | None
-) -> Columns:
-    count = request.rows
-    entity = request.columns.get(slot.entity)
-    return {
-        "_id": [f"{request.id}#{row}" for row in range(count)],
-        "_at": [at] * count,
-        "_environment": [slot.environment] * count,
-        "_version": [slot.version] * count,
-        "_role": [slot.role] * count,
-        "_entity": ["" if value is None else str(value) for value in entity] if entity else [""] * count,
-        "_output": rows,
-        "_latency": [latency] * count,
-        "_broken": broken or [[] for _ in range(count)],
-    }
+    slot: Slot, batch: Batch, rows: list[list[Any]], now: float, broken: Broken | None, inputs: bool
+) -> tuple[Columns, dict[str, Any]]:
+    """Return the log's columns of a batch, and those that hold the same in all of its rows."""
+    asked = batch.asked
+    entity = batch.columns.get(slot.entity)
+    columns: Columns = {"_output": rows}
+    if batch.rows == len(asked):
+        columns["_id"] = [f"{one.request.id}#0" for one in asked]
+        columns["_at"] = [one.at for one in asked]
+        columns["_latency"] = [now - one.began for one in asked]
+    else:
+        columns["_id"] = [f"{one.request.id}#{row}" for one in asked for row in range(one.request.rows)]
+        columns["_at"] = [one.at for one in asked for _ in range(one.request.rows)]
+        columns["_latency"] = [now - one.began for one in asked for _ in range(one.request.rows)]
+    same: dict[str, Any] = {"_version": slot.version, "_role": slot.role}
+    if entity is None:
+        same["_entity"] = ""
+    else:
+        columns["_entity"] = ["" if value is None else str(value) for value in entity]
+    if broken is None:
+        same["_broken"] = []
+    else:
+        columns["_broken"] = broken
+    if inputs:
+        columns.update(batch.columns)
+    return columns, same

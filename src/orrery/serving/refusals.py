@@ -7,7 +7,8 @@
     │   ├── TooLarge        the body or the number of rows is over the limit
     │   ├── TooSlow         the body did not arrive in time
     │   ├── LengthNeeded    the body's length must be told
-    │   └── WrongKind       the content type or encoding is none that is read here
+    │   ├── WrongKind       the content type or encoding is none that is read here
+    │   └── RowsRefused     the model cannot use a value
     ├── Overloaded          too many requests wait already
     ├── Unavailable         the model cannot answer now
     └── ModelFailed         the model's own code failed on this request
@@ -34,6 +35,14 @@ class LengthNeeded(NotUnderstood):
 
 class WrongKind(NotUnderstood):
     """The request's content type is not one that is read here."""
+
+
+class RowsRefused(NotUnderstood):
+    """The model cannot use a value; ``row`` says of which row, if that is known."""
+
+    def __init__(self, what: str, *, row: int | None) -> None:
+        super().__init__(what)
+        self.row = row
 
 
 class Overloaded(OrreryError):

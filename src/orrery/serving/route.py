@@ -15,6 +15,7 @@ import msgspec
 
 from orrery.serving.assignment import Slot
 from orrery.serving.contract import Checker
+from orrery.serving.gather import Line
 from orrery.serving.models import Model
 from orrery.serving.probation import Trial
 from orrery.serving.requests import Answer, Request
@@ -70,6 +71,7 @@ class Route(msgspec.Struct):
     share : the part of the units that it answers; nothing for the champion, who answers the rest.
     arms : versions that answer a share, the first that holds a unit before the others.
     trial : watches a new version, and has the version before answer where it fails; nothing for one that is proven.
+    line : the requests that wait for who answers here.
     """
 
     slot: Slot
@@ -79,6 +81,7 @@ class Route(msgspec.Struct):
     share: Share | None = None
     arms: tuple[Route, ...] = ()
     trial: Trial | None = None
+    line: Line = msgspec.field(default_factory=Line)
 
     @property
     def labels(self) -> tuple[str, str, str, str]:
