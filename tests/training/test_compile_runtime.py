@@ -14,9 +14,10 @@ import pytest
 
 from orrery.errors import Damaged
 from orrery.pipeline.artifact import make_repair
-from orrery.pipeline.compiled import GRAPH, MISSING, VERDICT, Compiled, Unproven, read_verdict
+from orrery.pipeline.compiled import Compiled, Unproven
 from orrery.pipeline.predictor import Predictor
 from orrery.pipeline.rows import RowRefused
+from orrery.pipeline.verdict import GRAPH, MISSING, VERDICT, read_verdict
 
 WHOLE = """
     from sklearn.compose import make_column_transformer

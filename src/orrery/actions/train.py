@@ -16,7 +16,7 @@ from orrery.actions.desk import Desk, limits_of
 from orrery.actions.repair import repair
 from orrery.errors import ProjectFailed
 from orrery.pipeline.artifact import read_manifest
-from orrery.pipeline.compiled import read_verdict
+from orrery.pipeline.verdict import read_verdict
 from orrery.spec import Spec, to_dict
 from orrery.stats import paired_interval
 from orrery.stats.measure import bound_of, encode, row_losses

@@ -1,10 +1,11 @@
 """The compiled form of a version: an ONNX graph that was proven to say what the version's own Python says.
 
-``compiled.onnx`` is the graph, ``compiled.json`` the :class:`Verdict`: what may be asked of it, and the proof; or why
-there is none. Nothing of the project and no pickle is read here, so the inference server itself may use this module.
+``compiled.onnx`` is the graph; ``compiled.json`` the :class:`~orrery.pipeline.verdict.Verdict`: what may be asked of it
+and the proof, or why there is none. Nothing of the project and no pickle is read here, so the inference server itself
+may use this module.
 
 The graph takes up to three matrices, each a row of the request by row: ``numbers`` (float64, missing is NaN),
-``wholes`` (int64) and ``texts`` (missing is :data:`MISSING`). What was not proven is not answered: :class:`Unproven` is
+``wholes`` (int64) and ``texts`` (missing is ``MISSING``). What was not proven is not answered: :class:`Unproven` is
 raised, and whoever asked turns to the version's own process, which answers, or says what is wrong.
 """
 
@@ -14,25 +15,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from orrery.errors import Damaged, OrreryError
 from orrery.pipeline.manifest import FloatArray, Manifest, read_manifest, repaired
-
-GRAPH, VERDICT = "compiled.onnx", "compiled.json"
-MISSING = "\x02orrery: no value\x03"
-"""The text that stands for a missing one: a graph knows no null."""
-EXACT = 2**53
-"""Whole numbers up to here are the same as float64."""
-
-Kind = Literal["number", "single", "whole", "flag", "text", "instant", "nothing"]
-"""What a request may bring for a column: numbers (``single``: kept as float32), whole numbers, booleans, texts,
-ISO 8601 instants; ``nothing`` but null where a plain value may be understood otherwise by the version itself."""
-Group = Literal["", "numbers", "wholes", "texts"]
+from orrery.pipeline.verdict import EXACT, GRAPH, MISSING, Column, Verdict, read_verdict
 
 _TYPES: dict[str, frozenset[type]] = {
     "number": frozenset({float, int}),
@@ -47,110 +37,6 @@ _TYPES: dict[str, frozenset[type]] = {
 
 class Unproven(OrreryError):
     """The compiled model was not proven for these rows; the version's own process answers for them."""
-
-
-class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A column of what the graph is asked with, and for which of its values the proof holds."""
-
-    name: str
-    kind: Kind
-    type: str = ""
-    """In words, as the version itself describes it."""
-    group: Group = ""
-    """The matrix that it is a column of, in the order of the columns; empty: it is checked, and not used."""
-    nulls: bool = True
-    infinite: bool = True
-    limit: float | None = None
-    """Largest absolute value; None: any."""
-    range: tuple[int, int] | None = None
-    """Smallest and largest whole number."""
-    known: tuple[str, ...] | None = None
-    """The only texts; None: any."""
-
-
-class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """How the graph was compared with the version's own Python."""
-
-    rows: int
-    """Untouched rows of the data."""
-    hard_rows: int
-    """Made rows: nulls, unseen texts, infinities, extremes, values beside thresholds."""
-    unproven: int
-    """Of the made rows, those that are left to the version's own Python."""
-    worst: float
-    """Largest difference found."""
-    tolerance: float
-    """Largest difference allowed: of a probability; of a regression relative to the size of its values."""
-    left_out: tuple[str, ...] = ()
-    """What is left to the version's own Python, in words."""
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of compiling a version."""
-
-    format: int = 1
-    why: str = ""
-    """Why it is not compiled; empty: it is."""
-    digest: str = ""
-    """SHA-256 of the graph."""
-    whole: bool = False
-    """Whether the graph goes from a request's columns to the prediction; else from what the model step sees."""
-    columns: tuple[Column, ...] = ()
-    hidden: str = ""
-    """A column that may be sent and is never used: the target."""
-    output: str = ""
-    labels: tuple[str | int | float, ...] | None = None
-    """Where the graph says a label: each label that it can say; `picks` has its place among the classes."""
-    picks: tuple[int, ...] = ()
-    """Column of the graph's output for each column of the prediction; -1 for a class that it never saw."""
-    precision: str = ""
-    """``double`` or ``single``."""
-    proof: Proof | None = None
-    seconds: float = 0.0
-    """Processor time that converting and proving took."""
-
-    def sentence(self) -> str:
-        """Say it to people.
-
-        Examples
-        --------
-        >>> Verdict(why="no converter for Line").sentence()
-        'Served by its own Python: no converter for Line.'
-        """
-        if self.why or self.proof is None:
-            return f"Served by its own Python: {self.why.rstrip('.')}."
-        proof = self.proof
-        what = "Served compiled (ONNX)" if self.whole else "Its features in Python, the model compiled (ONNX)"
-        rest = f"; left to Python: {', '.join(proof.left_out)}" if proof.left_out else ""
-        hard = proof.hard_rows - proof.unproven
-        equal = f"equal to {proof.worst:.1g}" if proof.worst else "the same"
-        return f"{what}: {equal} on {proof.rows:,} rows and {hard:,} hard rows{rest}."
-
-    def as_fact(self) -> dict[str, Any]:
-        """What the timeline keeps of it."""
-        fact: dict[str, Any] = {"served": "python" if self.why else "onnx", "sentence": self.sentence()}
-        if self.proof is not None:
-            proof = self.proof
-            fact |= {"worst": proof.worst, "rows": proof.rows, "hard_rows": proof.hard_rows - proof.unproven}
-        return fact
-
-
-def read_verdict(artifact: Path | str) -> Verdict | None:
-    """Read ``compiled.json``; None for a version that was made before there were any.
-
-    Raises
-    ------
-    Damaged
-        If it is not what was written.
-    """
-    try:
-        text = (Path(artifact) / VERDICT).read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        return msgspec.json.decode(text, type=Verdict)
-    except msgspec.DecodeError as error:
-        raise Damaged(f"{VERDICT} in {artifact} cannot be read: {error}.") from error
 
 
 class Compiled:
@@ -251,8 +137,30 @@ class Compiled:
         """
         if not rows:
             return np.empty((0, self.width))
-        feeds = self._of_one(columns) if rows == 1 else self._of_many(columns, rows)
-        return repaired(self.run(feeds, rows), self._repair)
+        return repaired(self._plain(columns, rows), self._repair)
+
+    def try_out(self) -> None:
+        """See that it says here what it said where it was proven, for the rows that the verdict keeps.
+
+        Raises
+        ------
+        Damaged
+            If it does not, or no rows are kept.
+        """
+        sample = self.verdict.sample
+        if sample is None or self.verdict.proof is None:
+            raise Damaged("No rows were kept to try the compiled model with.")
+        try:
+            found = self._plain(sample.columns, len(sample.output))
+        except Unproven as error:
+            raise Damaged(f"The compiled model does not answer a row that it was proven for. {error}") from None
+        worst = apart(np.array(sample.output), found, sample.size).max()
+        if not worst <= self.verdict.proof.tolerance:
+            raise Damaged(f"The compiled model differs by {worst:.2g} from what it said when it was proven.")
+
+    def _plain(self, columns: Mapping[str, Sequence[Any]], rows: int) -> FloatArray:
+        """Predict without the repair."""
+        return self.run(self._of_one(columns) if rows == 1 else self._of_many(columns, rows), rows)
 
     def of_features(self, given: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any], rows: int) -> FloatArray:
         """Predict from what the model step sees, without the repair.
@@ -413,6 +321,23 @@ class Compiled:
             else:
                 raise Unproven(f"{column.name} is {str(value)[:40]!r}, for which nothing was proven.")
         return found
+
+
+def apart(own: FloatArray, other: FloatArray, size: float) -> npt.NDArray[np.float64]:
+    """How far two predictions of the same rows are apart, for each row.
+
+    Parameters
+    ----------
+    size
+        Differences are absolute for values up to this, and relative to the value beyond.
+
+    Examples
+    --------
+    >>> apart(np.array([[0.5], [100.0]]), np.array([[0.4], [90.0]]), 1.0).round(3).tolist()
+    [0.1, 0.1]
+    """
+    worst: npt.NDArray[np.float64] = (np.abs(own - other) / np.maximum(np.abs(own), size)).max(axis=1)
+    return worst
 
 
 _NULL = [None]

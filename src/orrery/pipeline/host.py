@@ -1,7 +1,8 @@
 """A process that holds one version and answers: ``python -m orrery.pipeline.host ARTIFACT``.
 
 Frames on standard input and output: four bytes of length, little-endian, then MessagePack. First it writes
-``{"ready": true, "seconds": ..., "columns": {name: type}}``, or ``{"error": ...}`` and ends. Then, for each request::
+``{"ready": true, "seconds": ..., "columns": {name: type}, "warning": ...}``, or ``{"error": ...}`` and ends. Then, for
+each request::
 
     {"id": 1, "op": "predict", "columns": {name: [values]}, "n": 2}  ->  {"id": 1, "output": [[0.2], [0.7]], ...}
     {"id": 2, "op": "predict", "arrow": b"(IPC stream)"}             ->  {"id": 2, "output": b"(float64, by row)", ...}
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> int:
         return 1
     explain = _explaining(predictor, options.artifact)
     columns = {name: str(dtype) for name, dtype in predictor.columns.accepted.items()}
-    ready = {"ready": True, "seconds": time.perf_counter() - began, "columns": columns}
+    ready = {"ready": True, "seconds": time.perf_counter() - began, "columns": columns, "warning": predictor.warning}
     _write(answers, msgspec.msgpack.encode(ready))
     decoder, encoder = msgspec.msgpack.Decoder(), msgspec.msgpack.Encoder()
     while (body := _read(requests)) is not None:

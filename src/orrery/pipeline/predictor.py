@@ -18,6 +18,7 @@ from orrery.pipeline.compiled import Compiled, Unproven
 from orrery.pipeline.manifest import FloatArray, Manifest, read_manifest, repaired
 from orrery.pipeline.rows import Columns, Rows
 from orrery.pipeline.steps import Step, find_steps
+from orrery.pipeline.verdict import read_verdict
 
 _FAILURES = (Exception, SystemExit, pl.exceptions.PanicException)
 """What the project's code may raise; a panic of Polars is no Exception."""
@@ -56,6 +57,8 @@ class Predictor:
         self.columns = columns
         self.model, self._kept = fitted.model, fitted.kept
         self._compiled = compiled
+        self.warning = ""
+        """Why its compiled model is not used, though there is one."""
         self._checkout = checkout
         self._steps = [steps[name] for name in manifest.live]
         self._alone = checkout.active() if alone else None
@@ -100,12 +103,11 @@ class Predictor:
         checkout = checkout_of(module)
         columns = Columns(pl.read_parquet(folder / "sample.parquet").schema, hidden=manifest.target)
         steps = find_steps(module, manifest.inputs)
-        compiled = Compiled.load(folder) if quick and which == "model" else None
-        if compiled is not None and compiled.whole:
-            compiled = None  # the inference server itself asks it; who comes here wants the model's own answer
-        return cls(
-            manifest, read_fitted(folder, which, checkout), checkout, steps, columns, compiled=compiled, alone=alone
-        )
+        fitted = read_fitted(folder, which, checkout)
+        compiled, warning = _quick(folder) if quick and which == "model" else (None, "")
+        predictor = cls(manifest, fitted, checkout, steps, columns, compiled=compiled, alone=alone)
+        predictor.warning = warning
+        return predictor
 
     def predict(self, rows: pl.DataFrame) -> FloatArray:
         """Predict.
@@ -186,6 +188,20 @@ class Predictor:
                 ) from error
         found = values[self.manifest.features]
         return found.collect() if isinstance(found, pl.LazyFrame) else found
+
+
+def _quick(folder: Path) -> tuple[Compiled | None, str]:
+    """Load the compiled model that is asked after features are computed in Python; or say why it cannot be used.
+
+    A graph that answers whole requests is asked by the inference server: who comes here wants the model's own answer.
+    """
+    try:
+        verdict = read_verdict(folder)
+        if verdict is None or verdict.why or verdict.whole:
+            return None, ""
+        return Compiled.load(folder), ""
+    except Exception as error:  # whatever is wrong with it, there is the model itself
+        return None, f"its compiled model is not used: {error}"
 
 
 def arrays_of(given: Any) -> Any:

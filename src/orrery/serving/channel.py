@@ -61,6 +61,7 @@ class Reply(msgspec.Struct):
 
     id: int | None = None
     ready: bool = False
+    warning: str = ""
     columns: dict[str, Any] = msgspec.field(default_factory=dict)
     output: list[Any] = msgspec.field(default_factory=list)
     missing: list[str] = msgspec.field(default_factory=list)

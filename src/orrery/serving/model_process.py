@@ -229,6 +229,8 @@ class ModelProcess:
             raise ProcessDied(f"it was not ready after {START_TIMEOUT:g} s") from None
         if first.error is not None or not first.ready:
             raise ProcessDied(first.error.what if isinstance(first.error, Fault) else first.error or "it is not ready")
+        if first.warning:
+            say(f"{self}: {first.warning}")
         self.columns, self.failure, self._proven = first.columns, "", True
         self._channel = channel
         self.ready.set()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Sequence
 from concurrent.futures import Executor
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from orrery.errors import Damaged
+from orrery.pipeline.verdict import VERDICT, read_verdict
 from orrery.serving.assignment import Slot
 from orrery.serving.channel import ProcessDied, Spawn
 from orrery.serving.contract import Columns
@@ -19,26 +19,11 @@ from orrery.serving.metrics import Metrics
 from orrery.serving.model_process import ModelProcess, Output
 from orrery.serving.refusals import Unavailable
 
-VERDICT = "compiled.json"
-"""File of an artifact that has a compiled form; without it nothing heavy is imported here."""
+if TYPE_CHECKING:
+    from orrery.pipeline.compiled import Compiled
 
 AT_ONCE = 256
 """Rows that a compiled version is asked for on the event loop; more go to a thread, so that nobody waits for them."""
-
-_TYPES = {"number": "Float64", "single": "Float64", "whole": "Int64", "flag": "Boolean"}
-
-
-class Compiled(Protocol):
-    """The compiled form of a version (:mod:`orrery.pipeline.compiled`)."""
-
-    whole: bool
-    verdict: Any
-
-    def predict(self, columns: Columns, rows: int) -> Any:
-        """Return an array of numbers, a row for each row; raise ``Unproven`` for rows that it was not proven for."""
-
-    def unlike(self, sent: Columns) -> tuple[Sequence[str], Sequence[str]]:
-        """Return the columns that were not sent, and those that are not known."""
 
 
 class Elsewhere(Exception):
@@ -76,7 +61,9 @@ class Model:
     async def _begin(self) -> None:
         try:
             loop = asyncio.get_running_loop()
-            self._compiled, self._unproven = await loop.run_in_executor(self._threads, _load, self._slot.artifact)
+            self._compiled, self._unproven = await loop.run_in_executor(
+                self._threads, load_compiled, self._slot.artifact
+            )
         except Exception:  # whatever is wrong with the compiled form, there is the version's own
             say(f"the compiled form of {self} is not used: {traceback.format_exc()}")
         if self._compiled is None:
@@ -96,7 +83,7 @@ class Model:
     def columns(self) -> dict[str, Any]:
         """Types of the inputs as the model itself describes them."""
         if self._compiled is not None:
-            return {column.name: _TYPES.get(column.kind, "String") for column in self._compiled.verdict.columns}
+            return {column.name: column.type for column in self._compiled.verdict.columns}
         return self._process.columns if self._process is not None else {}
 
     @property
@@ -181,8 +168,21 @@ class Model:
         return f"Version {self._slot.version} of {self._slot.model}"
 
 
-def _load(artifact: str) -> tuple[Compiled | None, type[Exception]]:
-    """Load the compiled form of a version that answers requests whole, if it has one; and what it raises."""
-    module = import_module("orrery.pipeline.compiled")  # heavy, so only where there is such a version
-    compiled = module.Compiled.load(artifact)
-    return compiled if compiled is not None and compiled.whole else None, module.Unproven
+def load_compiled(artifact: str) -> tuple[Compiled | None, type[Exception]]:
+    """Load the compiled form of a version that answers requests whole, if it has one; and what it raises.
+
+    Raises
+    ------
+    Exception
+        If it cannot be loaded, or says something else here than where it was proven.
+    """
+    verdict = read_verdict(artifact)
+    if verdict is None or verdict.why or not verdict.whole:
+        return None, Elsewhere
+    from orrery.pipeline.compiled import Compiled, Unproven  # heavy, so only where there is such a version
+
+    compiled = Compiled.load(artifact)
+    if compiled is None:
+        raise Damaged(f"{artifact} has no compiled form any more.")
+    compiled.try_out()
+    return compiled, Unproven

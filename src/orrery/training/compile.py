@@ -18,13 +18,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from orrery.errors import OrreryError
-from orrery.pipeline.compiled import EXACT, GRAPH, VERDICT, Column, Compiled, Proof, Unproven, Verdict
+from orrery.pipeline.compiled import Compiled, Unproven, apart
 from orrery.pipeline.manifest import FloatArray, Manifest
 from orrery.pipeline.predictor import Predictor, arrays_of, method_of
+from orrery.pipeline.verdict import EXACT, GRAPH, VERDICT, Column, Proof, Sample, Verdict
 from orrery.training.convert import Graph, NotConvertible, convert
 from orrery.training.hard_rows import KNOWN, Tag, hard_rows
 
@@ -33,6 +33,8 @@ TOLERANCE = {"binary": 1e-6, "multiclass": 1e-6, "regression": 1e-5}
 relative to the size of its values (the same of a sum of hundreds)."""
 ROWS = 2048
 """So many untouched rows are compared at most."""
+SAMPLE = 8
+"""Of those, so many stay with the version, to be asked again wherever it is loaded."""
 ASKED = 400
 """So often the model is asked at most to find the hard rows that it refuses."""
 
@@ -264,9 +266,22 @@ class Trial:
                     tolerance=self._tolerance,
                     left_out=tuple(_left_out(columns)),
                 )
-                return msgspec.structs.replace(verdict, proof=proof)
+                return msgspec.structs.replace(verdict, proof=proof, sample=self._sample(compiled))
             columns = self._narrowed(columns, found.wrong)
         raise NotConvertible("its ONNX form differs on rows that cannot be told from the others")
+
+    def _sample(self, compiled: Compiled) -> Sample | None:
+        """Some of the untouched rows that a request's JSON can bring and that the graph answers."""
+        if not self._sight.whole:
+            return None
+        floats = [name for name, dtype in self._sight.real.schema.items() if dtype.is_float()]
+        rows = self._sight.real.head(8 * SAMPLE)
+        rows = rows.filter(pl.all_horizontal(pl.lit(True), pl.col(floats).is_finite().fill_null(True)))
+        answered = ~np.isnan(_in_one(self._sight.compiled, compiled, rows)[:, 0])
+        rows = rows.filter(pl.Series(answered)).head(SAMPLE)
+        if rows.is_empty():
+            return None
+        return Sample(columns=plain(rows), output=self._sight.own(rows).tolist(), size=self._size)
 
     def _verdict(self, graph: Graph, columns: Sequence[Column], precision: str) -> Verdict:
         labels, picks = layout(graph, self._model, self._manifest)
@@ -294,37 +309,30 @@ class Trial:
         found = Comparison()
         plain_rows = _in_one(self._sight.compiled, compiled, self._sight.real)
         unproven = np.isnan(plain_rows[:, 0])
-        apart = self._apart(self._said, plain_rows)
-        found.worst = float(apart[~unproven].max(initial=0.0))
+        differ = apart(self._said, plain_rows, self._size)
+        found.worst = float(differ[~unproven].max(initial=0.0))
         if found.worst > self._tolerance:
-            bad = int((apart[~unproven] > self._tolerance).sum())
+            bad = int((differ[~unproven] > self._tolerance).sum())
             raise NotConvertible(
-                f"its ONNX form differs by up to {found.worst:.2g} on {bad} of {len(apart)} untouched rows"
+                f"its ONNX form differs by up to {found.worst:.2g} on {bad} of {len(differ)} untouched rows"
             )
         if unproven.mean() > 0.5:
             raise NotConvertible(f"its ONNX form could answer only {1 - unproven.mean():.0%} of the untouched rows")
         hard = _in_one(self._sight.compiled, compiled, self._hard)
-        apart = self._apart(self._hard_said, hard)
+        differ = apart(self._hard_said, hard, self._size)
         for row, tag in enumerate(self._tags):
             if np.isnan(hard[row, 0]):
                 found.unproven += 1
-            elif not apart[row] <= self._tolerance:  # also where the version itself refuses the row
-                found.wrong.append((tag, row, float(apart[row])))
+            elif not differ[row] <= self._tolerance:  # also where the version itself refuses the row
+                found.wrong.append((tag, row, float(differ[row])))
             else:
-                found.worst = max(found.worst, float(apart[row]))
+                found.worst = max(found.worst, float(differ[row]))
         return found
-
-    def _apart(self, own: FloatArray, other: FloatArray) -> npt.NDArray[np.float64]:
-        apart = np.abs(own - other)
-        if self._manifest.task == "regression":
-            apart = apart / np.maximum(np.abs(own), self._size)
-        worst: npt.NDArray[np.float64] = apart.max(axis=1)
-        return worst
 
     def _narrowed(self, columns: Sequence[Column], wrong: list[tuple[Tag, int, float]]) -> list[Column]:
         """Leave out the kinds of values for which the two differ."""
         changes: dict[str, dict[str, Any]] = {}
-        for tag, row, apart in wrong:
+        for tag, row, differ in wrong:
             change = changes.setdefault(tag.column, {})
             if tag.kind in ("null", "nulls"):
                 change["nulls"] = False
@@ -336,7 +344,7 @@ class Trial:
                 change["known"] = self._known(tag.column)
             else:
                 value = self._hard[tag.column][row]
-                size = "is refused by the model itself" if math.isnan(apart) else f"differs by {apart:.2g}"
+                size = "is refused by the model itself" if math.isnan(differ) else f"differs by {differ:.2g}"
                 raise NotConvertible(f"its ONNX form {size} where {tag.column} is {value!r:.40}")
         everywhere = changes.pop("", {})
         return [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orrery.errors import OrreryError
-from orrery.pipeline.compiled import MISSING, Column
+from orrery.pipeline.verdict import MISSING, Column
 from orrery.training.converters import own_converters
 
 if TYPE_CHECKING:

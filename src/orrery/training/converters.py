@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from orrery.pipeline.compiled import MISSING
+from orrery.pipeline.verdict import MISSING
 
 
 def imputer(scope: Any, operator: Any, container: Any) -> None:
