@@ -69,6 +69,17 @@ def parse_share(text: str) -> float:
     return share
 
 
+def percent(share: float) -> str:
+    """Write a share the way people read it.
+
+    Examples
+    --------
+    >>> percent(0.05), percent(0.125)
+    ('5 %', '12.5 %')
+    """
+    return f"{100 * share:.3g} %"
+
+
 def parse_instant(text: str | datetime) -> datetime:
     """Read an ISO 8601 instant; one without an offset is UTC.
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from orrery import spec as specs
 from orrery.errors import NotUnderstood
-from orrery.rollout.compare import Comparison, look
+from orrery.rollout.compare import Comparison, look, look_at_arm
 
 START = datetime(2013, 3, 1, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -251,3 +251,40 @@ def test_a_label_that_is_no_class_is_refused() -> None:
     pairs = year(2, 24).with_columns(label=pl.lit("perhaps"))
     with pytest.raises(NotUnderstood, match="perhaps"):
         look({}, pairs, policy("day"), YES_NO, START + 20 * DAY)
+
+
+def lots(gain: float, rows: int = 6000, share: float = 0.3, seed: int = 0) -> pl.DataFrame:
+    """Units of an A/B: labels, who answered, and outputs of which the arm's are nearer to the truth."""
+    rng = np.random.default_rng(seed)
+    arm, label = rng.random(rows) < share, (rng.random(rows) < 0.5).astype(float)
+    sure = 0.5 + np.where(arm, gain, 0.0) + rng.normal(0, 0.05, rows)
+    output = np.clip(np.where(label == 1, sure, 1 - sure), 0.01, 0.99)
+    return pl.DataFrame({"output": [[value] for value in output.tolist()], "label": label, "arm": arm})
+
+
+def ab(units: pl.DataFrame, spec: specs.Spec, looks: int = 12) -> Comparison:
+    state: dict[str, Any] = {}
+    each = max(len(units) // looks, 1)
+    for start in range(0, len(units), each):
+        found = look_at_arm(state, units[start : start + each], spec, YES_NO, 0.3, expected=0.25)
+        state = json.loads(json.dumps(found.state, allow_nan=False))
+        if found.decision != "undecided":
+            break
+    return found
+
+
+def test_an_arm_is_decided_on_the_units_that_were_drawn() -> None:
+    assert ab(lots(0.15), policy()).decision == "promote"
+    assert ab(lots(-0.15), policy()).decision == "abort"
+    same = ab(lots(0.0), policy())
+    assert same.decision == "undecided" and same.n == same.rows == 6000
+    assert same.interval is not None and same.interval[0] < 0 < same.interval[1]
+    assert look_at_arm({}, lots(0.0)[:0], policy(), YES_NO, 0.3).effect is None
+
+
+def test_the_guardrails_of_an_arm_hold_it_back() -> None:
+    strict = policy(guardrails={"zero_one": 0.001})
+    wide = policy(guardrails={"zero_one": 0.9})
+    units = lots(0.15, rows=2000)
+    assert ab(units, wide).decision == "promote"
+    assert ab(units.with_columns(output=pl.lit([0.5])), strict).decision == "undecided"

@@ -114,12 +114,24 @@ def test_the_callers_mistakes_speak_against_no_version(server: Any) -> None:
     server.start()
     server.assign(server.slot(1))
     server.assign(fresh(server, timeout=2.0), server.slot(1, "standby", timeout=2.0))
+    assert {version for _, version, _ in asked(server, 1)} == {2}
     mistakes: list[Any] = [{"do": "odd"}, {"do": "fail"}, {"do": "short"}, {"age": [1]}]
     for mistake in mistakes * 5:
         assert server.predict(mistake).status_code in (400, 500)
     assert server.predict({"do": "die"}).status_code == 500
-    server.until(lambda: len(server.models()) == 2)
+    server.until(lambda: server.http.get("/v2/health/ready").status_code == 200)
     assert {version for _, version, _ in asked(server, 10)} == {2}
+    assert server.control.reports[-1]["taken"] == {}
+
+
+def test_a_row_that_the_project_refuses_is_refused_and_speaks_against_nobody(server: Any) -> None:
+    server.start()
+    contract = {"columns": {"age": {"type": "number", "min": 0, "max": 120}}}
+    server.assign(server.slot(1, contract=contract, broken="mask"))
+    strict = fresh(server, contract=contract, broken="refuse")
+    server.assign(strict, server.slot(1, "standby", contract=contract, broken="mask"))
+    assert [server.predict({"age": 999}).status_code for _ in range(6)] == [422] * 6
+    assert {version for _, version, _ in asked(server, 5)} == {2}
     assert server.control.reports[-1]["taken"] == {}
 
 

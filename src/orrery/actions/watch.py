@@ -9,18 +9,20 @@ import msgspec
 import polars as pl
 
 from orrery.actions.desk import Desk, owner_of
+from orrery.data.log import PredictionLog
 from orrery.data.predictions import logged, matured
 from orrery.monitors.features import columns_of
 from orrery.monitors.monitor import View
 from orrery.monitors.watch import Look, look
 from orrery.pipeline.artifact import read_manifest
 from orrery.rollout.compare import look as compare_once
+from orrery.rollout.compare import look_at_arm
 from orrery.rollout.service import service
 from orrery.rollout.shares import SHARING, service_in_words
 from orrery.spec import Spec
 from orrery.stats import TableSketch
 from orrery.timeline.event import Draft
-from orrery.timeline.state import ModelState, Version
+from orrery.timeline.state import Challenger, ModelState, Version
 from orrery.types import digest, format_instant, parse_duration, parse_instant
 from orrery.workers.action import Action
 
@@ -124,14 +126,19 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     delay = parse_duration(policy.model.label_delay)
     champion = model.versions[lane.champion]
     desk.orrery.ship_journal()
-    columns = ["_output", "_role", policy.rollout.unit]
+    columns = ["_output", "_role", policy.rollout.unit, policy.rollout.sticky]
     rows = matured(desk.orrery.lake, model.name, action.environment, since, until, delay, columns=columns)
-    pairs = _pairs(rows, lane.champion, challenger.version, policy)
     if challenger.role == "guard":
         policy = _on_guard(policy)
     classes = list(champion.facts.get("classes") or [])
     scale = float(champion.facts.get("scale") or 1.0)
-    found = compare_once(challenger.state, pairs, policy, classes, until, scale=scale)
+    if challenger.role == "arm":
+        expected = float(champion.facts.get("expected_loss") or 0.0)
+        units = _units(desk, model, action.environment, challenger, rows, lane.champion)
+        found = look_at_arm(challenger.state, units, policy, classes, challenger.share, scale=scale, expected=expected)
+    else:
+        pairs = _pairs(rows, lane.champion, challenger.version, policy)
+        found = compare_once(challenger.state, pairs, policy, classes, until, scale=scale)
     effect = (
         "no labelled pairs yet" if found.effect is None else f"challenger better by {found.effect:.4f} on {found.n}"
     )
@@ -177,6 +184,30 @@ def _pairs(rows: pl.DataFrame, champion: int, challenger: int, policy: Spec) -> 
         "_id", pl.col("_output").alias("challenger")
     )
     return left.join(right, on="_id", how="inner", maintain_order="left").drop("_id")
+
+
+def _units(
+    desk: Desk, model: ModelState, environment: str, arm: Challenger, rows: pl.DataFrame, champion: int
+) -> pl.DataFrame:
+    """Return of each unit of an A/B its first answer, where its label became final since the last look.
+
+    Who comes again was not drawn again: a unit counts once, with the first answer that it got in this trial.
+    """
+    assert arm.moved is not None
+
+    def units(frame: pl.DataFrame | pl.LazyFrame) -> Any:
+        request = pl.col("_id").str.replace(r"#\d+$", "")
+        held = frame.collect_schema().names()
+        unit = pl.coalesce(pl.col(arm.unit).cast(pl.String), request) if arm.unit in held else request
+        mine = (pl.col("_version") == arm.version) & (pl.col("_role") == "arm")
+        its = (pl.col("_version") == champion) & (pl.col("_role") == "champion")
+        return frame.filter(mine | its).with_columns(unit=unit)
+
+    log = PredictionLog(desk.orrery.lake, model.name).rows(environment, arm.moved.date(), None)
+    answered = units(log.filter(pl.col("_at") > arm.moved)).sort("_at", "_id")
+    firsts = answered.unique("unit", keep="first", maintain_order=True).select("_id").collect()
+    found: pl.DataFrame = units(rows).join(firsts, on="_id", how="semi", maintain_order="left")
+    return found.select(pl.col("_output").alias("output"), "label", arm=pl.col("_role") == "arm")
 
 
 def _reference(desk: Desk, model: ModelState, champion: Version, policy: Spec, requests: pl.DataFrame) -> TableSketch:

@@ -11,6 +11,7 @@ from orrery.cli import show
 from orrery.cli.command import Here, ModelName, VersionNumber, Why, command
 from orrery.cli.timeline import told
 from orrery.errors import NotAllowed, NotUnderstood
+from orrery.types import parse_share
 
 Environment = Annotated[str, typer.Option("--env", metavar="NAME", help="Environment.")]
 
@@ -66,12 +67,17 @@ def promote(
     version: VersionNumber,
     why: Why,
     env: Environment = "production",
+    share: Annotated[
+        str, typer.Option(metavar="PERCENT", help="Let it answer this share, and the champion the rest.")
+    ] = "100%",
 ) -> None:
     """Make a version champion by hand.
 
-    Refused if it lacks something that the environment needs.
+    Refused if it lacks something that the environment needs. With --share 10%: it answers a part of the requests,
+    is taken back where it fails, and stays at that share until you promote or retire it.
     """
-    told(here, here.orrery().promote(model, version, why=why, actor=here.actor, environment=env))
+    part = parse_share(share)
+    told(here, here.orrery().promote(model, version, why=why, actor=here.actor, environment=env, share=part))
 
 
 def rollback(

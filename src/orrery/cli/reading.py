@@ -116,7 +116,7 @@ def _say_models(fact: dict[str, Any]) -> None:
     rows = []
     for one in fact["models"]:
         for place, lane in one["environments"].items():
-            beside = ", ".join(f"v{each['version']} {each['role']}" for each in lane["beside"])
+            beside = ", ".join(f"v{each['version']} {each['standing']}" for each in lane["beside"])
             number = f"v{lane['champion']}" if lane["champion"] is not None else "-"
             alarms = ", ".join(lane["alarms"]) or "-"
             rows.append((one["model"], place, number, show.minute(lane["since"]) or "-", beside or "-", alarms))
@@ -152,7 +152,10 @@ def _model(state: ModelState) -> dict[str, Any]:
             place: {
                 "champion": lane.champion,
                 "since": lane.since,
-                "beside": [{"version": one.version, "role": one.role} for one in lane.challengers.values()],
+                "beside": [
+                    {"version": one.version, "role": one.role, "share": one.share, "standing": one.standing}
+                    for one in lane.challengers.values()
+                ],
                 "alarms": list(lane.alarms),
             }
             for place, lane in state.lanes.items()
@@ -187,7 +190,7 @@ def _version(state: ModelState, version: Version) -> dict[str, Any]:
     where = {place: "champion" for place, lane in state.lanes.items() if lane.champion == version.number}
     for place, lane in state.lanes.items():
         if version.number in lane.challengers:
-            where[place] = lane.challengers[version.number].role
+            where[place] = lane.challengers[version.number].standing
     return {
         "model": state.name,
         "version": version.number,

@@ -221,7 +221,10 @@ def _tenure(then: ModelState, now: ModelState, lane: Lane, instant: datetime) ->
         "commit": version.commit,
         "data": version.data,
         "approvals": [{"actor": one.actor, "why": one.why, "at": one.at} for one in approvals],
-        "beside": [{"version": one.version, "role": one.role} for one in lane.challengers.values()],
+        "beside": [
+            {"version": one.version, "role": one.role, "share": one.share, "standing": one.standing}
+            for one in lane.challengers.values()
+        ],
         "deleted": now.versions[version.number].deleted,
     }
 
@@ -239,7 +242,7 @@ def _sentence(fact: dict[str, Any]) -> str:
     pins = ", ".join(f"{name}@v{number}" for name, number in fact["data"].items())
     lines.append(f"  Commit {fact['commit'][:7]} on {pins}.")
     for one in fact["beside"]:
-        lines.append(f"  v{one['version']} beside it, as {one['role']}.")
+        lines.append(f"  v{one['version']} beside it, as {one['standing']}.")
     if gone := fact["deleted"]:
         lines.append(f'  v{fact["version"]} was deleted {show.minute(gone["at"])} by {gone["by"]}: "{gone["why"]}"')
     return "\n".join(lines)

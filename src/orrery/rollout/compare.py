@@ -1,4 +1,7 @@
-"""Champion against challenger on the same requests: one look of an e-process that may be looked at any time."""
+"""Champion against challenger: one look of an e-process that may be looked at any time.
+
+Beside the champion, on the same requests; or on requests that were drawn by lot for one or the other.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from orrery.spec import Spec
-from orrery.stats import PairedTest
+from orrery.stats import PairedTest, randomised_differences
 from orrery.stats.measure import bound_of, encode, row_losses
 from orrery.stats.paired import Kind
 from orrery.types import parse_duration, parse_instant
@@ -77,6 +80,53 @@ def look(
         if closed:
             tests[name].update([sums[key][0] / sums[key][1] for key in closed])
         blocks[name] = {key: sums[key] for key in sums if key not in closed}
+    return _found(tests, rows, {"blocks": blocks})
+
+
+def look_at_arm(
+    state: dict[str, Any],
+    units: pl.DataFrame,
+    spec: Spec,
+    classes: list[Any],
+    share: float,
+    *,
+    scale: float = 1.0,
+    expected: float = 0.0,
+) -> Comparison:
+    """Take in the units of an A/B whose labels became final since the last look; each unit once.
+
+    The unit of analysis is what was drawn by lot: the policy's ``sticky`` column, or the request.
+
+    Parameters
+    ----------
+    state, spec, classes, scale : as in :func:`look`.
+    units : columns ``output``, ``label`` and ``arm`` (whether the arm answered), in the order of the requests.
+    share : probability with which a unit was drawn for the arm.
+    expected : mean loss that is expected, on the primary loss: the nearer, the sooner a difference shows.
+    """
+    widen = 1 / min(share, 1 - share)
+    tests = (
+        {name: PairedTest.from_state(one) for name, one in state["tests"].items()}
+        if "tests" in state
+        else _begin(spec, scale, widen)
+    )
+    seen: dict[str, list[float]] = {name: list(sums) for name, sums in state.get("seen", {}).items()}
+    if len(units):
+        labels = encode(units["label"].to_list(), classes)
+        outputs = np.asarray(units["output"].to_list(), dtype=np.float64)
+        for name, test in tests.items():
+            largest = test.bound / widen
+            losses = row_losses(spec.rollout.primary if name == PRIMARY else name, outputs, labels, cap=largest)
+            total, count = seen.get(name, [expected if name == PRIMARY else 0.0, 1.0])
+            centre = min(max(total / count, 0.0), largest)  # of earlier looks only: it must not know these units
+            test.update(randomised_differences(losses, units["arm"].to_numpy(), share, centre))
+            before = seen.get(name, [0.0, 0.0])
+            seen[name] = [before[0] + float(losses.sum()), before[1] + len(losses)]
+    return _found(tests, int(state.get("rows", 0)) + len(units), {"seen": seen})
+
+
+def _found(tests: dict[str, PairedTest], rows: int, more: dict[str, Any]) -> Comparison:
+    """Return what the tests say together."""
     test, rails = tests[PRIMARY], {name: one for name, one in tests.items() if name != PRIMARY}
     guardrails = {name: min(rail.evidence, 1e12) for name, rail in rails.items()}
     decision: str = test.decision
@@ -96,22 +146,26 @@ def look(
         guardrails=guardrails,
         state={
             "tests": {name: one.to_state() for name, one in tests.items()},
-            "blocks": blocks,
             "rows": rows,
+            **more,
         },
     )
 
 
-def _begin(spec: Spec, scale: float) -> dict[str, PairedTest]:
-    """Return the tests of the primary loss and of every guardrail, without evidence yet."""
+def _begin(spec: Spec, scale: float, widen: float | None = None) -> dict[str, PairedTest]:
+    """Return the tests of the primary loss and of every guardrail, without evidence yet.
+
+    ``widen`` is how many times as large a difference may be as a loss; nothing for pairs.
+    """
     rules = spec.rollout
     found: dict[str, PairedTest] = {}
     for name, loss, margin in (
         (PRIMARY, rules.primary, rules.margin),
         *((name, name, margin) for name, margin in rules.guardrails.items()),
     ):
-        kind: Kind = "zero_one" if rules.unit == "row" and loss == "zero_one" and name == PRIMARY else "loss"
-        bound = _bound(loss, rules.primary, scale)
+        paired = rules.unit == "row" and loss == "zero_one" and name == PRIMARY and widen is None
+        kind: Kind = "zero_one" if paired else "loss"
+        bound = _bound(loss, rules.primary, scale) * (widen or 1.0)
         # who tolerates more than the largest loss that counts tolerates all: still a test, won at once
         found[name] = PairedTest(kind, min(margin, 0.99 * bound), rules.alpha, bound)
     return found

@@ -10,7 +10,7 @@ from orrery.rollout import shares
 from orrery.spec import Burden, Spec
 from orrery.timeline.event import Draft
 from orrery.timeline.state import Challenger, Lane, ModelState, Version
-from orrery.types import PRODUCTION, format_instant, parse_duration
+from orrery.types import PRODUCTION, format_instant, parse_duration, percent
 from orrery.workers.action import Action, record
 
 ACTOR = "orrery/rollout"
@@ -126,7 +126,7 @@ def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: d
             "arm": f"A {version.change} is proven on {burden.ab} of the traffic, drawn by lot, against version "
             f"{lane.champion} on the rest.",
             "canary": f"A {version.change} answers a share of the traffic that grows, and version {lane.champion} the "
-            f"rest: {', '.join(map(shares.percent, steps))}, then all.",
+            f"rest: {', '.join(map(percent, steps))}, then all.",
         }[role]
         draft = shares.begun(model, version, lane, policy, role, steps, why, now)
         yield record(f"challenge:{model.name}:{version.number}:{environment}", draft)
@@ -233,7 +233,7 @@ def _step(model: ModelState, lane: Lane, challenger: Challenger, policy: Spec, n
         drafts = promotion(model, model.versions[challenger.version], lane, policy, why, ACTOR, now)
         return record(f"grown:{key}", *drafts)
     facts = {"role": "canary", "share": share, "previous": challenger.share}
-    why = f"{said} Next step: {shares.percent(share)}."
+    why = f"{said} Next step: {percent(share)}."
     draft = _draft("shifted", model, challenger.version, lane.environment, why, facts)
     moved = challenger.moved or challenger.since
     return record(f"shift:{key}:{share:g}:{moved.timestamp():.0f}", draft)
@@ -246,7 +246,7 @@ def _proven(model: ModelState, lane: Lane, challenger: Challenger, policy: Spec,
     steps = shares.steps_of(burden_of(policy, version.change), above=challenger.share)
     if not steps or shares.taken(lane, "canary"):
         return record(f"proven:{key}", *promotion(model, version, lane, policy, why, ACTOR, now))
-    words = f"{why} Now it answers a share that grows: {', '.join(map(shares.percent, steps))}, then all."
+    words = f"{why} Now it answers a share that grows: {', '.join(map(percent, steps))}, then all."
     return record(f"released:{key}", shares.begun(model, version, lane, policy, "canary", steps, words, now))
 
 

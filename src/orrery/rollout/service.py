@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from orrery.rollout.shares import percent
 from orrery.spec import Spec
+from orrery.types import percent
 
 FLOOR = 0.005
 """Seconds below which it makes no difference how many times as long something took."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from orrery.spec import Burden, Spec
 from orrery.timeline.event import Draft
 from orrery.timeline.state import Challenger, Lane, ModelState, Version
-from orrery.types import format_instant, parse_duration, parse_share
+from orrery.types import format_instant, parse_duration, parse_share, percent
 
 SHARING = ("canary", "arm")
 """Roles that answer a share."""
@@ -58,17 +58,6 @@ def begun(
         environment=lane.environment,
         data=facts,
     )
-
-
-def percent(share: float) -> str:
-    """Write a share.
-
-    Examples
-    --------
-    >>> percent(0.05), percent(0.125)
-    ('5 %', '12.5 %')
-    """
-    return f"{100 * share:.3g} %"
 
 
 def next_share(challenger: Challenger) -> float:

@@ -7,6 +7,7 @@ from orrery.stats.eprocess import BettingE, McNemarE
 from orrery.stats.intervals import Interval, paired_interval, wilson
 from orrery.stats.losses import absolute_error, brier, log_loss, squared_error, zero_one
 from orrery.stats.paired import PairedTest
+from orrery.stats.randomised import randomised_differences
 from orrery.stats.sketch import CategorySketch, NumericSketch
 from orrery.stats.table import TableSketch
 
@@ -28,6 +29,7 @@ __all__ = [
     "log_loss",
     "paired_interval",
     "platt",
+    "randomised_differences",
     "squared_error",
     "wilson",
     "zero_one",

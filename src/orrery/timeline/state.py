@@ -16,7 +16,7 @@ import msgspec
 from orrery import spec as specs
 from orrery.spec import Spec
 from orrery.timeline.event import Event
-from orrery.types import PRODUCTION, parse_instant
+from orrery.types import PRODUCTION, parse_instant, percent
 
 FORM = 3
 """Raise it when the meaning of a stored state changes: older ones are then folded anew."""
@@ -127,6 +127,11 @@ class Challenger(msgspec.Struct, kw_only=True):
     unit: str = ""
     moved: datetime | None = None
     service: dict[str, Any] = {}
+
+    @property
+    def standing(self) -> str:
+        """What it does, in words: its role, and the share that it answers."""
+        return f"{self.role}, {percent(self.share)}" if self.share else self.role
 
 
 class Lane(msgspec.Struct, kw_only=True):

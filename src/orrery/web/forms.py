@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from orrery.app import Orrery
 from orrery.errors import NotFound, NotUnderstood
+from orrery.types import parse_share
 from orrery.web.asking import Here, actor_named
 
 router = APIRouter(include_in_schema=False)
@@ -28,7 +29,8 @@ def _reject(orrery: Orrery, model: str, number: int, why: str, actor: str, form:
 
 
 def _promote(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:
-    orrery.promote(model, number, why=why, actor=actor, environment=form.get("environment", "production"))
+    place, share = form.get("environment", "production"), parse_share(form.get("share") or "100%")
+    orrery.promote(model, number, why=why, actor=actor, environment=place, share=share)
 
 
 def _retire(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:

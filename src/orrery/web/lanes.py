@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 from orrery.app import Orrery
 from orrery.timeline.event import Event
 from orrery.timeline.state import ModelState
-from orrery.types import PRODUCTION
+from orrery.types import PRODUCTION, percent
 from orrery.web.pictures import Scale
 from orrery.web.reading import newest
 
 ROWS = 24
 """Versions that a picture shows, the newest."""
 PITCH, TOP = 30.0, 34.0
-MOVES = ("challenged", "retired", "promoted", "rolled_back")
+MOVES = ("challenged", "shifted", "retired", "promoted", "rolled_back")
 MARKS = {
     "pushed": "a commit arrived",
     "triggered": "a training was asked for",
@@ -27,6 +27,7 @@ MARKS = {
     "rejected": "rejected",
     "promoted": "became champion",
     "rolled_back": "came back",
+    "shifted": "answers another share",
     "deleted": "deleted",
     "alarmed": "a monitor fired",
     "quieted": "its cause is gone",
@@ -39,7 +40,7 @@ LOOP, DATA = "loop", "data"
 
 @dataclass(frozen=True)
 class Bar:
-    """A time in which a version was somewhere, as champion, shadow or guard; ``until`` is None while it is."""
+    """A time in which a version was somewhere, in a role or with a share; ``until`` is None while it is."""
 
     environment: str
     role: str
@@ -164,9 +165,14 @@ def _bars(orrery: Orrery, model: ModelState, scale: Scale, now: datetime) -> dic
     for event in reversed(newest(orrery, model.name, MOVES, limit=240)):
         key = (event.environment, event.version or 0)
         if (began := beside.pop(key, None)) is not None:
-            add(key[1], key[0], began.data["role"], began.occurred_at, event.occurred_at)
-        if event.kind == "challenged":
+            add(key[1], key[0], _role(began), began.occurred_at, event.occurred_at)
+        if event.kind in ("challenged", "shifted"):
             beside[key] = event
     for (environment, number), began in beside.items():
-        add(number, environment, began.data["role"], began.occurred_at, None)
+        add(number, environment, _role(began), began.occurred_at, None)
     return found
+
+
+def _role(event: Event) -> str:
+    share = event.data.get("share")
+    return f"{event.data['role']}, {percent(share)}" if share else str(event.data["role"])

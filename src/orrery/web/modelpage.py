@@ -35,6 +35,7 @@ class Served:
     by: str
     trained_why: str
     deleted: str
+    beside: list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def _served(orrery: Orrery, name: str, instant: datetime) -> list[Served]:
                 by=lane.by,
                 trained_why=version.why if version else "",
                 deleted=f"deleted by {gone['by']}: {gone['why']}" if gone else "",
+                beside=sorted((one.version, one.standing) for one in lane.challengers.values()),
             )
         )
     return found

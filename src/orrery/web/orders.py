@@ -53,10 +53,11 @@ async def reject(request: Request, orrery: Here, actor: Actor, model: str, numbe
     openapi_extra=takes(wire.PromoteOrder),
 )
 async def promote(request: Request, orrery: Here, actor: Actor, model: str, number: int) -> Response:
-    """Make a version champion by hand; what the environment needs must be fulfilled."""
+    """Make a version champion by hand, or have it answer a share; what the environment needs must be fulfilled."""
     body = await body_of(request, wire.PromoteOrder)
+    said = {"environment": body.environment, "share": body.share}
     return _events(
-        await run_in_threadpool(orrery.promote, model, number, why=body.why, actor=actor, environment=body.environment)
+        await run_in_threadpool(lambda: orrery.promote(model, number, why=body.why, actor=actor, **said))  # type: ignore[arg-type]
     )
 
 

@@ -23,7 +23,7 @@ class Place:
     environment: str
     champion: int | None
     since: datetime | None
-    challengers: list[int]
+    challengers: list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,12 @@ def _project(orrery: Orrery, model: ModelState) -> Project:
 
 def place(lane: Lane) -> Place:
     """Return who answers in an environment."""
-    return Place(lane.environment, lane.champion, lane.since, sorted(lane.challengers))
+    return Place(
+        lane.environment,
+        lane.champion,
+        lane.since,
+        sorted((one.version, one.standing) for one in lane.challengers.values()),
+    )
 
 
 def reviews_page(orrery: Orrery) -> ReviewsPage:

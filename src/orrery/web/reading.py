@@ -59,11 +59,13 @@ def lane_answer(lane: Lane) -> wire.LaneAnswer:
             wire.ChallengerAnswer(
                 version=one.version,
                 role=one.role,
+                share=one.share,
                 since=one.since,
                 until=one.until,
                 decision=one.decision,
                 looks=one.looks,
                 evidence=one.evidence,
+                service=one.service,
             )
             for one in lane.challengers.values()
         ],

@@ -154,7 +154,7 @@ def _status(model: ModelState, version: Version) -> str:
         return f"champion of {' and '.join(reversed(answers))}{tail}"
     for lane in model.lanes.values():
         if version.number in lane.challengers:
-            return f"runs beside the champion of {lane.environment} ({lane.challengers[version.number].role})"
+            return f"runs beside the champion of {lane.environment} ({lane.challengers[version.number].standing})"
     if version.rejected:
         return f"rejected: {version.rejected}"
     if version.failed:
@@ -170,6 +170,7 @@ def _status(model: ModelState, version: Version) -> str:
 
 def _standings(model: ModelState, version: Version) -> list[Standing]:
     from orrery.rollout.moves import evidence_in_words
+    from orrery.rollout.shares import service_in_words
 
     found = []
     for lane in model.lanes.values():
@@ -178,7 +179,9 @@ def _standings(model: ModelState, version: Version) -> list[Standing]:
         if lane.champion == number:
             found.append(Standing(environment, "champion", lane.since, "", lane.why))
         elif beside is not None:
-            found.append(Standing(environment, beside.role, beside.since, "", evidence_in_words(beside)))
+            words = f"{service_in_words(beside)} " if beside.share else ""
+            words += evidence_in_words(beside)
+            found.append(Standing(environment, beside.standing, beside.since, "", words))
         elif environment in version.left or environment in version.entered:
             since = version.entered.get(environment)
             found.append(Standing(environment, "", since, version.left.get(environment, ""), ""))

@@ -41,10 +41,11 @@ class RejectOrder(Body):
 
 
 class PromoteOrder(Body):
-    """Make a version champion."""
+    """Make a version champion, or have it answer a share."""
 
     why: Why
     environment: str = "production"
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
 class RetireOrder(Body):
@@ -168,11 +169,13 @@ class ChallengerAnswer(Answer):
 
     version: int
     role: str
+    share: float
     since: datetime
     until: datetime
     decision: str
     looks: int
     evidence: dict[str, Any]
+    service: dict[str, Any]
 
 
 class LaneAnswer(Answer):
