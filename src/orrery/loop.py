@@ -110,7 +110,8 @@ def _canaries(model: ModelState, now: datetime) -> Iterator[Action]:
             if challenger.role == "canary" and lane.champion is not None and look_due(challenger, policy, now):
                 since = challenger.compared_until or challenger.since
                 args = {"since": format_instant(since), "until": format_instant(now)}
-                name = f"{challenger.version}:{lane.champion}:{challenger.since.timestamp():.0f}:{args['until']}"
+                # Named by what was looked at last: a name that changes with the time would never be taken.
+                name = f"{challenger.version}:{lane.champion}:{challenger.since.timestamp():.0f}:{args['since']}"
                 yield _action(
                     "compare", model, name, version=challenger.version, environment=lane.environment, args=args
                 )

@@ -90,6 +90,8 @@ class World:
             due = decide(self.model, self.data, self.now)
             if not due:
                 return
+            later = decide(self.model, self.data, self.now + timedelta(microseconds=1))
+            assert due[0].key in {action.key for action in later}, "a worker would never find it again"
             self.do(due[0])
         raise AssertionError(f"the loop does not settle: {[action.key for action in due]}")
 
