@@ -40,12 +40,18 @@ test-all: lint                 ## every test but those that kill processes
 chaos: $(VENV)/.test           ## kill processes at every boundary, and see that nothing is lost
 	$(BIN)/pytest -m chaos $(ARGS)
 
+soak: $(VENV)/.test            ## ten minutes of load, moves and kills; the verdict goes to benchmarks/results
+	cd tests && ../$(BIN)/python -m acceptance.soak --write $(ARGS)
+
 bench: $(VENV)/.bench          ## measure; results go to benchmarks/results
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 proto: $(VENV)/.test           ## write the descriptors of gRPC's messages from their .proto
 	$(BIN)/python -m grpc_tools.protoc -I src/orrery/serving \
 		--descriptor_set_out=src/orrery/serving/inference.binpb src/orrery/serving/inference.proto
+
+bench-serving: $(VENV)/.test   ## orrery's inference server beside its peers, each in a venv of its own; about 90 minutes
+	$(BIN)/python benchmarks/serving --write $(ARGS)
 
 docs: $(VENV)/.test            ## write the reference from the code
 	$(BIN)/python docs/reference/make.py
