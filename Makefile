@@ -12,6 +12,7 @@ $(VENV)/.made:
 
 $(VENV)/.demo: $(VENV)/.made pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@$(BIN)/python -m compileall -q src  # processes start by the hundred, also where Python may not keep what it compiles
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml

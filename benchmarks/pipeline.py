@@ -1,10 +1,14 @@
-"""CPU time per trivial step of a pipeline, with lineage recorded, against apache-hamilton with its cache.
+"""CPU time per trivial step of a pipeline, with lineage recorded, against apache-hamilton with its cache, and Prefect.
 
 ``python benchmarks/pipeline.py`` prints a table; with ``--write`` it is kept in ``benchmarks/results/pipeline.md``.
 Needs ``pip install orrery-ml[bench]``.
 
 Each step adds one to what the step before gave. The cost of a step is the slope between a short and a long chain,
-loading and keying the source of its function included; what a run costs once is not. The two libraries take turns.
+loading and keying the source of its function included; what a run costs once is not. The libraries take turns.
+
+Prefect, an orchestrator, has an environment of its own (``peers/prefect.txt``) and is measured as whole processes, its
+own server for one run included: the slope between two chains again. It persists and caches results by their inputs
+and the task's source.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 SHORT, LONG = 50, 250
+PEERS = Path(__file__).parent / "peers"
 RESULTS = Path(__file__).parent / "results" / "pipeline.md"
 
 Run = Callable[[Path, int, Path], int]
@@ -90,15 +95,48 @@ def measure(rounds: int) -> dict[tuple[str, str], list[float]]:
     return found
 
 
-def process_cpu_seconds(code: str, times: int) -> float:
-    """CPU seconds of a whole Python process, its start included; the median of several."""
+def process_cpu_seconds(words: list[str], times: int = 1, **environment: str) -> float:
+    """CPU seconds of a whole Python process and its children, its start included; the median of several."""
     spent = []
     for _ in range(times):
         before = os.times()
-        subprocess.run([sys.executable, "-c", code], check=True)
+        subprocess.run(words, check=True, capture_output=True, env={**os.environ, **environment})
         after = os.times()
         spent.append(after.children_user + after.children_system - before.children_user - before.children_system)
     return statistics.median(spent)
+
+
+def code_cpu_seconds(code: str, times: int) -> float:
+    return process_cpu_seconds([sys.executable, "-c", code], times)
+
+
+def prefect(rounds: int) -> dict[str, list[float]]:
+    """Kind of run to CPU milliseconds per further step, one for each round; ``start`` to seconds of a chain of one."""
+    found: dict[str, list[float]] = {"miss": [], "hit": [], "start": [], "process": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        venv = Path(temporary) / "venv"
+        print("installing prefect", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+        pip = [str(venv / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
+        subprocess.run([*pip, "-r", str(PEERS / "prefect.txt")], check=True)
+        words = [str(venv / "bin" / "python"), str(PEERS / "prefect_chain.py")]
+        quiet = {
+            "PREFECT_LOGGING_LEVEL": "CRITICAL",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+        }
+        for number in range(rounds + 1):
+            spent = {}
+            for steps in (1, SHORT, LONG):
+                home = Path(temporary) / f"home-{number}-{steps}"
+                for kind in ("miss", "hit"):
+                    spent[steps, kind] = process_cpu_seconds([*words, str(steps)], PREFECT_HOME=str(home), **quiet)
+            if number:  # the first round compiles what it imports
+                for kind in ("miss", "hit"):
+                    found[kind].append((spent[LONG, kind] - spent[SHORT, kind]) / (LONG - SHORT) * 1000)
+                found["start"].append(spent[1, "hit"])
+                found["process"].append(spent[SHORT, "hit"])
+    return found
 
 
 def whole_processes(times: int) -> dict[str, tuple[float, float]]:
@@ -109,7 +147,7 @@ def whole_processes(times: int) -> dict[str, tuple[float, float]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         project = write_project(folder, SHORT)
-        empty = process_cpu_seconds("", times)
+        empty = code_cpu_seconds("", times)
         for name, code in imports.items():
             function = "orrery" if name == "orrery" else "hamilton"
             whole = (
@@ -117,7 +155,7 @@ def whole_processes(times: int) -> dict[str, tuple[float, float]]:
                 f"b.{function}(Path({str(project)!r}), {SHORT}, Path({str(folder / name)!r}))"
             )
             subprocess.run([sys.executable, "-c", whole], check=True)
-            found[name] = process_cpu_seconds(code, times) - empty, process_cpu_seconds(whole, times)
+            found[name] = code_cpu_seconds(code, times) - empty, code_cpu_seconds(whole, times)
     return found
 
 
@@ -134,6 +172,13 @@ def table(rounds: int) -> str:
         ]
         cells += [f"{seconds:.2f}" for seconds in processes[name]]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    peer = prefect(max(1, rounds // 3))
+    cells = [
+        f"{statistics.median(peer[kind]):.1f} [{min(peer[kind]):.1f}, {max(peer[kind]):.1f}]"
+        for kind in ("miss", "hit")
+    ]
+    cells += [f"{statistics.median(peer['start']):.1f} (one step)", f"{statistics.median(peer['process']):.1f}"]
+    lines.append(f"| prefect, its server included | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -156,7 +201,8 @@ def main() -> None:
             f"sf-hamilton {version('sf-hamilton')}.\n\n"
             f"A step's cost is the slope between chains of {SHORT} and {LONG} steps, loading and keying the source of "
             "its function included; both record lineage. Goals, on quiet cores: at most 1 ms on a miss, 0.2 ms on a "
-            f"hit. Hamilton runs without its plugins (HAMILTON_AUTOLOAD_EXTENSIONS=0).\n\n{text}\n"
+            f"hit. Hamilton runs without its plugins (HAMILTON_AUTOLOAD_EXTENSIONS=0). Prefect is measured as whole "
+            "processes: the slope holds its own client and the server that it starts for one run.\n\n{text}\n"
         )
 
 

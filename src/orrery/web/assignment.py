@@ -34,11 +34,18 @@ RECENT = 5.0
 """Seconds after which a silent server no longer counts."""
 
 
-def assignment_of(orrery: Orrery) -> Assignment:
-    """Return who answers where: a slot for every champion and for what runs beside it."""
+def assignment_of(orrery: Orrery, before: Assignment | None = None, read: int = 0) -> Assignment:
+    """Return who answers where: a slot for every champion and for what runs beside it.
+
+    Parameters
+    ----------
+    before, read : an older assignment, and the seq up to which the timeline was read for it; only later events are
+        looked at for its seq then.
+    """
     data, now = orrery.states.data(), orrery.clock.now()
     slots = [slot for name in orrery.models() for slot in _slots(orrery, orrery.model(name), data, now)]
-    return Assignment(seq=_newest_move(orrery), slots=slots)
+    newest = _newest_move(orrery) if before is None else max(before.seq, _newest_move_after(orrery, read))
+    return Assignment(seq=newest, slots=slots)
 
 
 def _slots(orrery: Orrery, model: ModelState, data: DataState, now: datetime) -> Iterator[Slot]:
@@ -112,6 +119,12 @@ def _newest_move(orrery: Orrery) -> int:
     return newest
 
 
+def _newest_move_after(orrery: Orrery, seq: int) -> int:
+    query = sa.select(sa.func.max(events.c.seq)).where(events.c.seq > seq, events.c.kind.in_(MOVES))
+    with orrery.timeline.reading() as connection:
+        return connection.execute(query).scalar() or 0
+
+
 @dataclass
 class Server:
     """An inference server as it last reported; ``seen`` is a monotonic time."""
@@ -144,7 +157,8 @@ class Assigner:
         with self._lock:
             head = self._orrery.timeline.head()
             if head != self._head:
-                self._assignment = assignment_of(self._orrery)
+                before = self._assignment if self._head is not None else None
+                self._assignment = assignment_of(self._orrery, before, self._head[0] if self._head else 0)
                 self._body = msgspec.json.encode(self._assignment)
                 self._etag = f'"{self._assignment.seq}-{digest(self._body)[:16]}"'
                 self._head = head
