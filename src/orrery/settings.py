@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from orrery.errors import NotUnderstood
 
@@ -21,6 +22,10 @@ SETTINGS: dict[str, str] = {
     "ORRERY_BODY_BYTES": "Bytes that one request to the inference server may have; default 33554432.",
     "ORRERY_BODY_SECONDS": "Seconds in which such a request must have arrived; default 20.",
     "ORRERY_REQUESTS_AT_ONCE": "Requests that the inference server works on at once; default 1024.",
+    "ORRERY_JOURNAL_FSYNC": "When predictions are forced to the disk, to outlive a loss of power, too: always, "
+    "interval (default; at most a fifth of a second is lost) or never. A killed process loses nothing either way.",
+    "ORRERY_JOURNAL_FULL": "What happens to a request when its prediction cannot be written down: refuse (default), or "
+    "shed the record and answer.",
     "ORRERY_WORKERS": "Worker processes; default 1.",
     "ORRERY_CLOCK": "system (default) or replay: time is what the file clock in the home folder says.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
@@ -40,6 +45,8 @@ class Settings:
     grpc_port : loopback port of the inference server for gRPC; 0 for none.
     body_bytes, body_seconds : how large a request to the inference server may be, and how long it may take to arrive.
     requests_at_once : requests that the inference server works on at once.
+    journal_fsync : when predictions are forced to the disk.
+    journal_full : what happens to a request whose prediction cannot be written down.
     workers : number of worker processes.
     replay : whether time is read from the file ``clock`` in the home folder.
     """
@@ -53,6 +60,8 @@ class Settings:
     body_bytes: int = 32 << 20
     body_seconds: int = 20
     requests_at_once: int = 1024
+    journal_fsync: Literal["always", "interval", "never"] = "interval"
+    journal_full: Literal["refuse", "shed"] = "refuse"
     workers: int = 1
     replay: bool = False
 
@@ -84,6 +93,8 @@ class Settings:
             "ORRERY_BODY_BYTES": str(self.body_bytes),
             "ORRERY_BODY_SECONDS": str(self.body_seconds),
             "ORRERY_REQUESTS_AT_ONCE": str(self.requests_at_once),
+            "ORRERY_JOURNAL_FSYNC": self.journal_fsync,
+            "ORRERY_JOURNAL_FULL": self.journal_full,
             "ORRERY_WORKERS": str(self.workers),
             "ORRERY_CLOCK": "replay" if self.replay else "system",
         }
@@ -95,7 +106,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
     Raises
     ------
     NotUnderstood
-        If a number is not a number, the clock is unknown, or a variable ``ORRERY_...`` is not one of ours.
+        If a number is not a number, a choice is unknown, or a variable ``ORRERY_...`` is not one of ours.
     """
     unknown = sorted(name for name in os.environ if name.startswith("ORRERY_") and name not in SETTINGS)
     unknown = [name for name in unknown if not name.startswith("ORRERY_STEP_")]
@@ -106,9 +117,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         )
     root = Path(home or os.environ.get("ORRERY_HOME") or _default_home()).expanduser().absolute()
     given = os.environ if home is None or Path(os.environ.get("ORRERY_HOME", "")) == root else {}
-    clock = os.environ.get("ORRERY_CLOCK", "system")
-    if clock not in ("system", "replay"):
-        raise NotUnderstood(f"ORRERY_CLOCK is {clock!r}.", todo="Use system or replay.")
+    clock = _choice("ORRERY_CLOCK", "system", "replay")
     values: dict[str, object] = {
         "database": given.get("ORRERY_DATABASE") or f"sqlite:///{root / 'orrery.db'}",
         "lake": given.get("ORRERY_LAKE") or str(root / "lake"),
@@ -118,6 +127,8 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "body_bytes": _number("ORRERY_BODY_BYTES", 32 << 20),
         "body_seconds": _number("ORRERY_BODY_SECONDS", 20),
         "requests_at_once": _number("ORRERY_REQUESTS_AT_ONCE", 1024),
+        "journal_fsync": _choice("ORRERY_JOURNAL_FSYNC", "interval", "always", "never"),
+        "journal_full": _choice("ORRERY_JOURNAL_FULL", "refuse", "shed"),
         "workers": _number("ORRERY_WORKERS", 1),
         "replay": clock == "replay" or (root / "clock").exists(),
     }
@@ -148,3 +159,10 @@ def _number(name: str, default: int) -> int:
         return int(text) if text else default
     except ValueError:
         raise NotUnderstood(f"{name} is {text!r}.", todo="Give a whole number.") from None
+
+
+def _choice(name: str, default: str, *others: str) -> str:
+    text = os.environ.get(name) or default
+    if text not in (default, *others):
+        raise NotUnderstood(f"{name} is {text!r}.", todo=f"Use {', '.join((default, *others[:-1]))} or {others[-1]}.")
+    return text

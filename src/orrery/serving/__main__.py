@@ -15,11 +15,9 @@ def main() -> int:
     """Read the command line, serve, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m orrery.serving", description="The inference server of one orrery.")
     parser.add_argument("--home", help="folder of the orrery; default: ORRERY_HOME")
-    parser.add_argument("--journal-full", choices=("refuse", "shed"), default="refuse", help="when the disk is full")
-    parser.add_argument("--fsync", choices=("always", "interval", "never"), default="interval", help="of the journal")
     asked = parser.parse_args()
     try:
-        return serve(load(asked.home), full=asked.journal_full, fsync=asked.fsync)
+        return serve(load(asked.home))
     except OrreryError as error:
         print(f"orrery: {error}", file=sys.stderr)
         return 2

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -45,19 +45,15 @@ def serve(
     *,
     spawn: Spawn = leashed,
     journal: Journal | None = None,
-    full: Literal["refuse", "shed"] = "refuse",
-    fsync: Literal["always", "interval", "never"] = "interval",
     limits: Limits | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish what runs; return the exit code.
 
     Parameters
     ----------
-    settings : home, ports and clock.
+    settings : home, ports, clock and what is kept how.
     spawn : starts a model process; by default without containment.
     journal : gets the predictions; by default the one in ``serving/journal`` in the home folder.
-    full : what to do when the journal cannot be written: ``refuse`` requests, or answer and ``shed`` the record.
-    fsync : when the default journal is forced to the disk, to survive a loss of power, too.
     limits : what is refused at the door; by default what the settings say.
 
     Raises
@@ -70,9 +66,9 @@ def serve(
         if journal is None:
             from orrery.data.journal import Journal as Default
 
-            journal = Default(folder / "journal", f"serving-{settings.serving_port}", fsync=fsync)
+            journal = Default(folder / "journal", f"serving-{settings.serving_port}", fsync=settings.journal_fsync)
         try:
-            asyncio.run(_run(settings, spawn, journal, full, limits or _limits(settings)))
+            asyncio.run(_run(settings, spawn, journal, limits or _limits(settings)))
         finally:
             journal.close()
     return 0
@@ -83,11 +79,9 @@ def _limits(settings: Settings) -> Limits:
     return Limits(body=body, bodies=8 * body, requests=settings.requests_at_once, seconds=seconds)
 
 
-async def _run(
-    settings: Settings, spawn: Spawn, journal: Journal, full: Literal["refuse", "shed"], limits: Limits
-) -> None:
+async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limits) -> None:
     metrics, clock = Metrics(), clock_of(settings)
-    predictor = Predictor(journal, metrics, full)
+    predictor = Predictor(journal, metrics, settings.journal_full)
     file = AssignmentFile(settings.folder("serving") / "assignment.json")
     with (
         ThreadPoolExecutor(1, "starts-models") as starts,
