@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -200,11 +201,24 @@ def _from_pieces(pieces: Sequence[Piece], schema: Mapping[str, pl.DataType]) -> 
     series = []
     for name, held in values.items():
         held.extend([None] * (height - len(held)))
-        if name in COLUMNS:
-            series.append(pl.Series(name, held, dtype=pl.Int64 if name == "_at" else COLUMNS[name], strict=False))
+        if isinstance(kind := COLUMNS.get(name), pl.List):
+            series.append(_lists(name, held, kind))
+        elif kind is not None:
+            series.append(pl.Series(name, held, dtype=pl.Int64 if name == "_at" else kind, strict=False))
         elif (made := _input(name, held, schema.get(name))) is not None:
             series.append(made)
     return _fitted(pl.DataFrame(series), schema)
+
+
+def _lists(name: str, values: list[Any], kind: pl.List) -> pl.Series:
+    """Make a column of lists; Polars makes a series for each, so that lists of one length are made as one."""
+    if all(value is None for value in values):
+        return pl.repeat(None, len(values), dtype=kind, eager=True).alias(name)
+    lengths = {-1 if value is None else len(value) for value in values}
+    if len(lengths) == 1 and (length := lengths.pop()) > 0:
+        flat = pl.Series(name, list(chain.from_iterable(values)), dtype=kind.inner, strict=False)
+        return flat.reshape((-1, length)).arr.to_list()
+    return pl.Series(name, values, dtype=kind, strict=False)
 
 
 def _input(name: str, values: list[Any], wanted: pl.DataType | None) -> pl.Series | None:

@@ -57,6 +57,10 @@ SELECT model FROM names WHERE model IS NOT NULL
 """
 """Every name in order, one step in the index for each: DISTINCT would pass over all events."""
 
+_HEAD = sa.text("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
+_HEAD_OF = sa.text("SELECT seq, hash FROM events WHERE model = :model ORDER BY seq DESC LIMIT 1")
+"""Everybody who waits for news asks these many times a second: as text they cost half."""
+
 _CHAIN_LOCK = 0x6F727265  # an arbitrary constant: all writers of one PostgreSQL database ask for the same lock
 
 
@@ -221,11 +225,8 @@ class Timeline:
 
     def head(self, model: str | None = None) -> tuple[int, str]:
         """Return seq and hash of the newest event, ``(0, GENESIS)`` where there is none."""
-        query = sa.select(events.c.seq, events.c.hash).order_by(events.c.seq.desc()).limit(1)
-        if model is not None:
-            query = query.where(events.c.model == model)
         with self.reading() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(_HEAD if model is None else _HEAD_OF.bindparams(model=model)).first()
         return (row.seq, row.hash) if row else (0, GENESIS)
 
     def models(self) -> list[str]:
