@@ -20,7 +20,8 @@ from orrery.loop import decide
 from orrery.review import commands as review
 from orrery.rollout import moves
 from orrery.timeline.event import GENESIS, Draft, Event, seal
-from orrery.timeline.state import DataState, ModelState, fold, fold_data
+from orrery.timeline.fold import fold, fold_data
+from orrery.timeline.state import DataState, ModelState
 from orrery.types import format_instant
 from orrery.workers.action import Action
 

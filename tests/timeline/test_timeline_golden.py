@@ -27,7 +27,8 @@ from orrery.settings import Settings
 from orrery.testing.timeline_contract import ManualClock
 from orrery.timeline import schema
 from orrery.timeline.event import Draft, Event, from_json
-from orrery.timeline.state import ModelState, fold
+from orrery.timeline.fold import fold
+from orrery.timeline.state import ModelState
 from orrery.timeline.states import States
 from orrery.timeline.store import Timeline, connect
 from orrery.timeline.verify import verify

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from orrery.errors import NotFound
 from orrery.timeline.event import Event
-from orrery.timeline.state import FORM, DataState, ModelState, fold, fold_data
+from orrery.timeline.fold import fold, fold_data
+from orrery.timeline.state import FORM, DataState, ModelState
 from orrery.timeline.store import Timeline
 
 States_ = TypeVar("States_", ModelState, DataState)
