@@ -39,14 +39,27 @@ def answer(plan, request):
         }
     if "odd" in columns.get("do", ()):
         return {"id": request["id"], "error": {"kind": "rows", "what": "not a day", "column": "do", "row": 0}}
+    if request["op"] == "explain":
+        return explained(plan, request["id"], rows)
     output = [[value] for value in columns.get("echo", [plan.get("value", 0.5)] * rows)]
     missing = [name for name in plan.get("needs", ()) if name not in columns]
     return {"id": request["id"], "output": output[:rows], "missing": missing, "extra": []}
 
 
+def explained(plan, number, rows):
+    """Explain the value by ``age``, which adds 0.125, as slowly as the plan says."""
+    time.sleep(plan.get("ponder", 0))
+    if "lacks" in plan:
+        what = {"kind": "absent", "what": f"The package {plan['lacks']} is not installed.", "column": "", "row": None}
+        return {"id": number, "error": what}
+    said = {"columns": ["age"], "base": [plan.get("value", 0.5) - 0.125], "contributions": [[[0.125]]] * rows}
+    about = {"method": "by hand", "scale": "probability", "error": None, "asked": 0, "cost": 0.5, "note": ""}
+    return {"id": number, "explanation": said | about, "output": [], "missing": [], "extra": []}
+
+
 def main():
     given, told = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
-    plan = json.loads((Path(sys.argv[1]) / "tiny.json").read_text())
+    plan = json.loads((Path(sys.argv[-1]) / "tiny.json").read_text())
     time.sleep(plan.get("start", 0))
     if "fails" in plan:
         tell(told, {"error": {"what": plan["fails"]}})

@@ -21,7 +21,7 @@ def main():
     return serve(
         load(home, serving_port=port, port=control, replay="replay" in sys.argv, journal_full=full, **given),
         limits=Limits(**limits) if limits else None,
-        spawn=spawn if "real" in sys.argv else lambda argv: spawn([argv[0], HOST, argv[-1]]),
+        spawn=spawn if "real" in sys.argv else lambda argv: spawn([argv[0], HOST, *argv[3:]]),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orrery.serving import explaining
 from orrery.serving.door import Limits
 from orrery.serving.refusals import CODES
 from orrery.settings import SETTINGS
@@ -66,6 +67,7 @@ def test_every_refusal_and_limit_is_on_the_page() -> None:
         assert re.search(rf"\| {code.http} \| {code.grpc} \| {code.mlflow} \|", PAGE), code
     for name in ("ORRERY_BODY_BYTES", "ORRERY_BODY_SECONDS", "ORRERY_REQUESTS_AT_ONCE", "ORRERY_GRPC_PORT"):
         assert name in PAGE and name in SETTINGS
+    assert f"| {explaining.MAX_WAITING}, and {explaining.MAX_ROWS} |" in PAGE
     limits = Limits()
     assert f"{limits.body >> 20} MiB" in PAGE and limits.bodies == 8 * limits.body
     assert f"| {limits.requests} |" in PAGE and f"| {limits.connections};" in PAGE

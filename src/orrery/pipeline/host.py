@@ -43,9 +43,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("artifact", help="folder of the version")
     parser.add_argument("--which", choices=("model", "probe"), default="model")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--nice", action="store_true", help="give way to whatever else this machine does")
     options = parser.parse_args(argv)
     for name in _THREADS:
         os.environ.setdefault(name, str(options.threads))
+    if options.nice:
+        os.nice(5)
     requests, answers = _own_channels()
 
     import msgspec

@@ -66,6 +66,7 @@ class Reply(msgspec.Struct):
     output: list[Any] = msgspec.field(default_factory=list)
     missing: list[str] = msgspec.field(default_factory=list)
     extra: list[str] = msgspec.field(default_factory=list)
+    explanation: dict[str, Any] | None = None
     error: Fault | str | None = None
 
 
@@ -146,14 +147,14 @@ class Channel(asyncio.Protocol):
 
     _writer: asyncio.WriteTransport
 
-    def send(self, columns: Columns, rows: int) -> Future[Reply]:
-        """Hand the model some rows; the future has its reply, or :class:`ProcessDied`."""
+    def send(self, columns: Columns, rows: int, op: str = "predict") -> Future[Reply]:
+        """Hand over rows to ``predict`` or ``explain``; the future has the reply, or :class:`ProcessDied`."""
         future: Future[Reply] = self._loop.create_future()
         if self.lost.done():
             future.set_exception(ProcessDied(self._why))
             return future
         self._next += 1
-        frame = self._encode({"id": self._next, "op": "predict", "columns": columns, "n": rows})
+        frame = self._encode({"id": self._next, "op": op, "columns": columns, "n": rows})
         self._pending[self._next] = future
         self._writer.write(len(frame).to_bytes(4, "little") + frame)
         return future

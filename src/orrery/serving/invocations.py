@@ -17,6 +17,7 @@ import msgspec
 
 from orrery.errors import NotUnderstood
 from orrery.serving.assignment import Slot
+from orrery.serving.explaining import about, by_row
 from orrery.serving.plain import read_json
 from orrery.serving.refusals import WrongKind
 from orrery.serving.requests import JSON, Answer, Asked, Given, Headers, by_column, request
@@ -58,7 +59,10 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
 
 def write(answer: Answer) -> tuple[Headers, bytes]:
     """Return MLflow's answer."""
-    return [JSON], msgspec.json.encode({"predictions": [row[0] if len(row) == 1 else row for row in answer.output]})
+    body: dict[str, Any] = {"predictions": [row[0] if len(row) == 1 else row for row in answer.output]}
+    if answer.explanation is not None:
+        body["explanation"], body["explained"] = by_row(answer.explanation), about(answer.explanation)
+    return [JSON], msgspec.json.encode(body)
 
 
 def _check_parameters(content_type: str) -> None:

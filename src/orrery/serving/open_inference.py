@@ -15,6 +15,7 @@ import msgspec
 from orrery.errors import NotUnderstood
 from orrery.serving import tensors
 from orrery.serving.assignment import Slot
+from orrery.serving.explaining import about, wanted
 from orrery.serving.requests import JSON, Answer, Asked, Given, Headers, request
 from orrery.serving.route import Route
 
@@ -89,9 +90,9 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
         raise NotUnderstood(f"The body has {len(raw)} bytes more than its tensors.")
     columns = tensors.columns_of(found, known)
     wishes = _wishes(asked, slot)
-    return Asked(
-        request(columns, asked.id or given.id), _write_json if wishes is None else partial(_write, wishes=wishes)
-    )
+    understood = request(columns, asked.id or given.id)
+    understood.explain = wanted((asked.parameters or {}).get("explain"))
+    return Asked(understood, _write_json if wishes is None else partial(_write, wishes=wishes))
 
 
 def _cut(tensor: Input, raw: memoryview) -> tuple[list[Any], memoryview]:
@@ -175,9 +176,27 @@ def _body(answer: Answer, written: list[dict[str, Any]]) -> dict[str, Any]:
         "id": answer.request.id,
         "outputs": written,
     }
+    if answer.explanation is not None:
+        body["outputs"] = [*written, *explained(answer.explanation)]
     if parameters := answer.parameters:
         body["parameters"] = parameters
     return body
+
+
+def explained(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return an explanation as tensors.
+
+    ``contributions`` [rows, columns], for several outputs [rows, outputs, columns], with what holds for all of them as
+    parameters; ``base`` [outputs]; and ``columns``, the names.
+    """
+    shares, base, names = found["contributions"], found["base"], found["columns"]
+    shape = [len(shares), len(names)] if len(base) == 1 else [len(shares), len(base), len(names)]
+    cells = [one for row in shares for output in row for one in output]
+    return [
+        {"name": "contributions", "datatype": "FP64", "shape": shape, "data": cells, "parameters": about(found)},
+        {"name": "base", "datatype": "FP64", "shape": [len(base)], "data": base},
+        {"name": "columns", "datatype": "BYTES", "shape": [len(names)], "data": names},
+    ]
 
 
 def outputs(slot: Slot) -> list[tuple[str, str]]:

@@ -77,8 +77,9 @@ def _post(what: str, content: Json, answer: Json) -> Json:
         what_for = " ".join((kind.__doc__ or "").split())
         responses[str(code.http)] = {"description": what_for, "content": {"application/json": {"schema": refused}}}
     header = {"name": "X-Request-Id", "in": "header", "schema": {"type": "string", "maxLength": 200}}
+    query = {"name": "explain", "in": "query", "schema": {"type": "boolean"}, "description": "Say why, too; in JSON."}
     body = {"required": True, "content": content}
-    return {"post": {"summary": what, "parameters": [header], "requestBody": body, "responses": responses}}
+    return {"post": {"summary": what, "parameters": [header, query], "requestBody": body, "responses": responses}}
 
 
 def _object(**fields: Json) -> Json:

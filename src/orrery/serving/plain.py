@@ -9,6 +9,7 @@ import msgspec
 
 from orrery.errors import NotUnderstood
 from orrery.serving.assignment import Slot
+from orrery.serving.explaining import about, by_row
 from orrery.serving.open_inference import likely
 from orrery.serving.refusals import WrongKind
 from orrery.serving.requests import JSON, Answer, Asked, Given, Headers, by_column, request
@@ -51,7 +52,7 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
         from orrery.serving import tables  # brings Arrow's library along: only who uses it pays for it
 
         wants_json = given.headers.get("accept", "").strip() == JSON[1]
-        return Asked(request(tables.read(given.body), given.id), write if wants_json else tables.write)
+        return Asked(request(tables.read(given.body), given.id), write if wants_json else tables.write, wants_json)
     if given.kind not in _JSON_KINDS:
         raise WrongKind(f"The content type {given.kind} is not read here.", todo=f"Send {JSON[1]} or {ARROW}.")
     asked = read_json(given.body)
@@ -64,7 +65,7 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
     if given.headers.get("accept", "").strip() == ARROW:
         from orrery.serving import tables
 
-        return Asked(found, tables.write)
+        return Asked(found, tables.write, False)
     return Asked(found, write)
 
 
@@ -77,8 +78,12 @@ def write(answer: Answer) -> tuple[Headers, bytes]:
     else:
         body["probability"] = [row[0] if len(row) == 1 else row for row in rows]
         body["prediction"] = [likely(row) for row in rows]
+    if answer.explanation is not None:
+        body["explanation"] = by_row(answer.explanation)
     if answer.request.single:
-        body.update({name: body[name][0] for name in ("probability", "prediction") if name in body})
+        body.update({name: body[name][0] for name in ("probability", "prediction", "explanation") if name in body})
+    if answer.explanation is not None:
+        body["explained"] = about(answer.explanation)
     if parameters := answer.parameters:
         body["parameters"] = parameters
     return [JSON], msgspec.json.encode(body)

@@ -24,6 +24,7 @@ from orrery.serving.channel import Spawn
 from orrery.serving.channel import spawn as leashed
 from orrery.serving.control import ControlLink
 from orrery.serving.door import Door, Limits
+from orrery.serving.explaining import Explaining
 from orrery.serving.fleet import Fleet
 from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
@@ -100,9 +101,11 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
             last = None
         if last is not None:
             fleet.apply(last)
+        explaining = Explaining(spawn, starts, metrics)
         service = Service(
             fleet,
             predictor,
+            explaining,
             metrics,
             lambda: microseconds(clock.now()),
             version=version("orrery-ml"),
@@ -116,7 +119,7 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
             await rpc.stop()
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-        await fleet.stop()
+        await asyncio.gather(fleet.stop(), explaining.stop())
 
 
 async def _rpc(service: Service, door: Door, port: int) -> Rpc:

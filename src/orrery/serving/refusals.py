@@ -11,7 +11,8 @@
     │   └── RowsRefused     the model cannot use a value
     ├── Overloaded          too many requests wait already
     ├── Unavailable         the model cannot answer now
-    └── ModelFailed         the model's own code failed on this request
+    ├── ModelFailed         the model's own code failed on this request
+    └── NotInstalled        a package that explaining takes is not there
 """
 
 from __future__ import annotations
@@ -57,6 +58,10 @@ class ModelFailed(OrreryError):
     """The model failed on this request."""
 
 
+class NotInstalled(OrreryError):
+    """A package that this takes is not installed beside the model."""
+
+
 class Code(NamedTuple):
     """What one refusal is called.
 
@@ -86,6 +91,7 @@ CODES: tuple[tuple[type[OrreryError], Code], ...] = (
     (Overloaded, Code(429, "RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED")),
     (Unavailable, Code(503, "UNAVAILABLE", "TEMPORARILY_UNAVAILABLE")),
     (ModelFailed, FAILED),
+    (NotInstalled, Code(501, "UNIMPLEMENTED", "NOT_IMPLEMENTED")),
 )
 
 

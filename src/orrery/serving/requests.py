@@ -33,12 +33,14 @@ class Request(msgspec.Struct):
     columns : the inputs as received: numbers, text, true or false, null.
     rows : number of rows.
     single : whether it is one row that was not in a list.
+    explain : whether the answer is to say why.
     """
 
     id: str
     columns: Columns
     rows: int
     single: bool = False
+    explain: bool = False
 
 
 class Answer(msgspec.Struct):
@@ -51,6 +53,7 @@ class Answer(msgspec.Struct):
         probability of each class, for regression the predicted value.
     broken : columns of each row that break the contract; nothing when none does.
     missing, extra : inputs that the model knows and that were not sent, and the other way round.
+    explanation : why, if that was asked: the fields of :class:`orrery.pipeline.explain.Explanation`.
     """
 
     request: Request
@@ -59,6 +62,7 @@ class Answer(msgspec.Struct):
     broken: Broken | None
     missing: list[str]
     extra: list[str]
+    explanation: dict[str, Any] | None = None
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -116,10 +120,11 @@ Write = Callable[[Answer], tuple[Headers, bytes]]
 
 
 class Asked(NamedTuple):
-    """What was understood of a request, and how its answer is written."""
+    """What was understood of a request, how its answer is written, and whether an explanation has a place in that."""
 
     request: Request
     write: Write
+    explains: bool = True
 
 
 Read = Callable[[Given, Slot, Mapping[str, Any]], Asked]

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from orrery.errors import NotAllowed, NotUnderstood, OrreryError
 from orrery.serving import open_inference, tensors, trace
 from orrery.serving.door import Door
+from orrery.serving.explaining import wanted
 from orrery.serving.log import say
 from orrery.serving.refusals import code_of, said
 from orrery.serving.requests import Answer, Fields, request
@@ -181,36 +182,50 @@ class Rpc:
             tensors.Tensor(each.name, each.datatype, each.shape, values)
             for each, values in zip(asked.inputs, _values(asked), strict=True)
         ]
-        wanted = [output.name for output in asked.outputs]
-        open_inference.check(wanted, route.slot)
+        names = [output.name for output in asked.outputs]
+        open_inference.check(names, route.slot)
         understood = request(tensors.columns_of(found, route.columns), asked.id or fields.get("x-request-id"))
+        understood.explain = wanted(_parameter(asked.parameters, "explain"))
         route = route.pick(understood)
         labels[:] = route.labels
         answer = await service.answer(route, understood, service.at(fields), wait=waits(fields))
         service.metrics.requests.add((*route.labels, "OK"))
-        service.metrics.durations.add(route.labels[:2], time.perf_counter() - began)
-        return self._written(answer, wanted, bool(asked.raw_input_contents))
+        if not understood.explain:
+            service.metrics.durations.add(route.labels[:2], time.perf_counter() - began)
+        return self._written(answer, names, bool(asked.raw_input_contents))
 
     def _find(self, fields: Fields, name: str, version: str) -> Route:
         return self._service.find(fields.get("orrery-environment", PRODUCTION), name, version)
 
-    def _written(self, answer: Answer, wanted: list[str], raw: bool) -> Any:
+    def _written(self, answer: Answer, names: list[str], raw: bool) -> Any:
         found = open_inference.answered(answer)
+        written = [found[name] for name in names or found]
+        if answer.explanation is not None:
+            written += open_inference.explained(answer.explanation)
         reply = self._messages["ModelInferResponse"](
             model_name=answer.slot.model, model_version=str(answer.slot.version), id=answer.request.id
         )
         for name, value in answer.parameters.items():
             reply.parameters[name].string_param = json.dumps(value)
-        for name in wanted or found:
-            tensor = found[name]
-            output = reply.outputs.add(name=name, datatype=tensor["datatype"], shape=tensor["shape"])
-            packed = tensors.packed(tensor["datatype"], tensor["data"])
+        for tensor in written:
+            output = reply.outputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
+            for name, value in tensor.get("parameters", {}).items():
+                kind = {str: "string_param", int: "int64_param"}.get(type(value), "double_param")
+                setattr(output.parameters[name], kind, value)
             if raw:
-                reply.raw_output_contents.append(packed)
+                reply.raw_output_contents.append(tensors.packed(tensor["datatype"], tensor["data"]))
             else:
                 filled = tensors.filled(tensor["datatype"], tensor["data"])
                 getattr(output.contents, _CONTENTS[tensor["datatype"]]).extend(filled)
         return reply
+
+
+def _parameter(parameters: Any, name: str) -> Any:
+    """Return the value of a parameter, whatever its type; nothing if it is not there."""
+    if name not in parameters:
+        return None
+    found = parameters[name]
+    return getattr(found, found.WhichOneof("parameter_choice") or "bool_param")
 
 
 def _values(asked: Any) -> list[list[Any]]:

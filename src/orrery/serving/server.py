@@ -7,6 +7,7 @@
     /invocations  /models/M/invocations  /ping  /health         MLflow's scoring server
     /version
     /models/M/predict                                           {"column": value}, a list of such, or Arrow
+    ?explain=true                                               on any of these that answers JSON: and why
     /metrics                                                    Prometheus
     /openapi.json                                               what is above, for programs
 
@@ -22,14 +23,14 @@ from typing import Any
 import msgspec
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope  # type: ignore[attr-defined]
 
-from orrery.errors import NotFound, OrreryError
+from orrery.errors import NotFound, NotUnderstood, OrreryError
 from orrery.serving import invocations, open_inference, openapi, plain, trace
 from orrery.serving.door import Door, packed
 from orrery.serving.log import say
 from orrery.serving.refusals import code_of, said
 from orrery.serving.requests import JSON, Given, Headers, Read
 from orrery.serving.route import Route
-from orrery.serving.service import Service, waits
+from orrery.serving.service import Service, explains, waits
 from orrery.types import PRODUCTION
 
 READS: dict[str, Read] = {"infer": open_inference.read, "invocations": invocations.read, "predict": plain.read}
@@ -79,6 +80,10 @@ class Server:
             route = self._find(environment, parts)
             try:
                 asked = READS[verb](given, route.slot, route.columns)
+                if scope.query_string and explains(scope.query_string):
+                    asked.request.explain = True
+                if asked.request.explain and not asked.explains:
+                    raise NotUnderstood("An answer in Arrow's format has no explanation.", todo="Accept JSON.")
                 route = route.pick(asked.request)
                 answer = await service.answer(route, asked.request, service.at(fields), wait=waits(fields))
                 headers, content = asked.write(answer)
@@ -89,7 +94,8 @@ class Server:
             else:
                 labels = route.labels
                 service.metrics.requests.add((*labels, "200"))
-                service.metrics.durations.add(labels[:2], time.perf_counter() - began)
+                if not asked.request.explain:  # what explanations take is told apart
+                    service.metrics.durations.add(labels[:2], time.perf_counter() - began)
 
     def _find(self, environment: str, parts: list[str]) -> Route:
         """Return the route that a path names; where it names a version, that version alone.

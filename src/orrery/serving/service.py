@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from orrery.errors import NotFound
+from orrery.errors import NotFound, NotUnderstood
+from orrery.serving.explaining import Explaining
 from orrery.serving.fleet import Fleet
 from orrery.serving.metrics import Metrics
 from orrery.serving.prediction import Now, Predictor, microseconds
@@ -22,17 +23,26 @@ class Service:
     Parameters
     ----------
     fleet, predictor, metrics : what answers, and what counts.
+    explaining : says why.
     now : the time.
     version : of orrery, for the metadata.
     replay : whether a caller may say the time of a request.
     """
 
     def __init__(
-        self, fleet: Fleet, predictor: Predictor, metrics: Metrics, now: Now, *, version: str, replay: bool = False
+        self,
+        fleet: Fleet,
+        predictor: Predictor,
+        explaining: Explaining,
+        metrics: Metrics,
+        now: Now,
+        *,
+        version: str,
+        replay: bool = False,
     ) -> None:
         self.fleet, self.metrics, self.now = fleet, metrics, now
         self.version, self.replay = version, replay
-        self._predictor = predictor
+        self._predictor, self._explaining = predictor, explaining
 
     def models(self, environment: str) -> list[str]:
         """Return the names of the models that are served in an environment."""
@@ -83,8 +93,16 @@ class Service:
         Raises
         ------
         OrreryError
-            As :meth:`Predictor.answer`.
+            As :meth:`Predictor.answer`; and as :class:`Explaining` where the request wants to know why.
         """
+        if not request.explain:
+            return await self._answer(route, request, at, wait)
+        with self._explaining.place(request):
+            answer = await self._answer(route, request, at, wait)
+            answer.explanation = await self._explaining.explain(answer)
+            return answer
+
+    async def _answer(self, route: Route, request: Request, at: int, wait: bool) -> Answer:
         route.hold()
         try:
             answer = await (route.trial or self._predictor).answer(route, request, at)
@@ -97,6 +115,28 @@ class Service:
             return answer
         finally:
             route.release()
+
+
+def explains(query: str) -> bool:
+    """Say whether the query of an address asks to know why.
+
+    Raises
+    ------
+    NotUnderstood
+        If ``explain`` is neither true nor false.
+
+    Examples
+    --------
+    >>> explains("explain=true"), explains("explain=false&x=1"), explains("")
+    (True, False, False)
+    """
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == "explain":
+            if value not in ("true", "false", ""):
+                raise NotUnderstood(f"explain is {value!r:.40}.", todo="Ask with ?explain=true.")
+            return value != "false"
+    return False
 
 
 def waits(fields: Fields) -> bool:

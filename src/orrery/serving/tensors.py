@@ -220,18 +220,23 @@ def text(name: str, row: int, raw: bytes | memoryview) -> str:
 
 
 def packed(kind: str, values: Sequence[Any]) -> bytes:
-    """Return the bytes of numbers; null becomes NaN, or -1 where they are whole.
+    """Return the bytes of numbers or texts; null becomes NaN, or -1 where they are whole.
 
     Examples
     --------
     >>> unpacked("p", "INT64", [2], packed("INT64", [1, None]))
     [1, -1]
     """
-    return struct.pack(f"<{len(values)}{DATATYPES[kind].code}", *filled(kind, values))
+    found = filled(kind, values)
+    if kind == "BYTES":
+        return b"".join(len(text).to_bytes(4, "little") + text for text in found)
+    return struct.pack(f"<{len(values)}{DATATYPES[kind].code}", *found)
 
 
 def filled(kind: str, values: Sequence[Any]) -> list[Any]:
-    """Return numbers with NaN in place of null, or -1 where they are whole."""
+    """Return numbers with NaN in place of null, or -1 where they are whole; and texts in UTF-8."""
+    if kind == "BYTES":
+        return [value.encode() for value in values]
     nothing = math.nan if kind.startswith("FP") else -1
     return [nothing if value is None else value for value in values]
 
