@@ -184,7 +184,10 @@ class Compiled:
             try:
                 matrix = np.empty((rows, len(fed)), dtype=_DTYPES[group])
                 for place, column in enumerate(fed):
-                    matrix[:, place] = given[column.name]
+                    values = given[column.name]
+                    if group == "wholes" and values.dtype.kind not in "iu":  # NaN has no place among whole numbers
+                        raise Unproven(f"{column.name} holds something else than whole numbers.")
+                    matrix[:, place] = values
             except (KeyError, ValueError, TypeError) as error:
                 raise Unproven(f"The features are others than were proven: {error}") from None
             if group == "texts":
