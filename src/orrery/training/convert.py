@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from orrery.errors import OrreryError
 from orrery.pipeline.verdict import MISSING, Column
-from orrery.training.converters import own_converters
+from orrery.training.converters import parts, register
+from orrery.training.trees import MARK
 
 if TYPE_CHECKING:
     import onnx
@@ -53,10 +55,13 @@ def convert(model: Any, method: str, columns: Sequence[Column], precision: str) 
         With the reason in words.
     """
     library = type(model).__module__.partition(".")[0]
+    if any(type(part).__module__ == "sklearn.feature_extraction.text" for part in parts(model)):
+        raise NotConvertible("it cuts texts into words, by rules that a graph does not have on every machine")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             proto, named = _of_sklearn(model, columns, precision)
+            _rounded(proto)
             _merge(proto, columns, named, precision)
             output = _output(proto, method)
             return Graph(proto.SerializeToString(), output)
@@ -73,24 +78,6 @@ def by_name(model: Any) -> bool:
     return any(isinstance(part, ColumnTransformer) for part in parts(model))
 
 
-def parts(model: Any) -> Iterator[Any]:
-    """A model and all estimators in it."""
-    from sklearn.base import BaseEstimator
-
-    seen: set[int] = set()
-    pending = [model]
-    while pending:
-        thing = pending.pop()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        if isinstance(thing, list | tuple):
-            pending += [each for each in thing if isinstance(each, BaseEstimator | list | tuple)]
-        elif isinstance(thing, BaseEstimator):
-            yield thing
-            pending += [each for each in vars(thing).values() if isinstance(each, BaseEstimator | list | tuple)]
-
-
 def _of_sklearn(model: Any, columns: Sequence[Column], precision: str) -> tuple[onnx.ModelProto, bool]:
     import skl2onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
@@ -105,42 +92,49 @@ def _of_sklearn(model: Any, columns: Sequence[Column], precision: str) -> tuple[
     else:
         group = groups.pop()
         inputs = [(group, types[group]([None, len(used)]))]
-    with _told_of_nulls(model):
-        converters, shapes = own_converters()
-        proto = skl2onnx.convert_sklearn(
-            model,
-            initial_types=inputs,
-            target_opset=OPSET,
-            options=_options(model),
-            custom_conversion_functions=converters,
-            custom_shape_calculators=shapes,
-        )
+    with _as_converters_take_it(model):
+        register(model)
+        proto = skl2onnx.convert_sklearn(model, initial_types=inputs, target_opset=OPSET, options=_options(model))
     return proto, named
 
 
 def _options(model: Any) -> dict[Any, Any]:
-    from sklearn.base import is_classifier
-
-    return {id(model): {"zipmap": False}} if is_classifier(model) else {}
+    return {id(model): {"zipmap": False}} if hasattr(model, "predict_proba") else {}
 
 
 @contextlib.contextmanager
-def _told_of_nulls(model: Any) -> Iterator[None]:
-    """Have encoders that learnt null as a category know it as the text that stands for null, while they are read."""
-    import numpy as np
+def _as_converters_take_it(model: Any) -> Iterator[None]:
+    """Have the parts of a model, while they are read, say what they learnt in words that converters understand.
 
+    A category that is null becomes the text that stands for null, truth values as classes become whole numbers, and the
+    form of a vote's `transform`, which nobody asks for, the one that is known.
+    """
     before = []
     for part in parts(model):
-        categories = getattr(part, "categories_", None)
-        if isinstance(categories, list) and any(each.dtype == object for each in categories):
-            told = [np.array([MISSING if _null(x) else x for x in each], dtype=each.dtype) for each in categories]
-            before.append((part, "categories_", categories))
-            part.categories_ = told
+        for name, value in _words(part).items():
+            before.append((part, name, getattr(part, name)))
+            setattr(part, name, value)
     try:
         yield
     finally:
         for part, name, value in before:
             setattr(part, name, value)
+
+
+def _words(part: Any) -> dict[str, Any]:
+    import numpy as np
+
+    found: dict[str, Any] = {}
+    own = vars(part)
+    categories, classes = own.get("categories_"), own.get("classes_")
+    if isinstance(categories, list) and any(each.dtype == object for each in categories):
+        told = [np.array([MISSING if _null(x) else x for x in each], dtype=each.dtype) for each in categories]
+        found["categories_"] = told
+    if isinstance(classes, np.ndarray) and classes.dtype.kind == "b":
+        found["classes_"] = classes.astype(np.int64)
+    if own.get("flatten_transform"):
+        found["flatten_transform"] = False
+    return found
 
 
 def _null(value: Any) -> bool:
@@ -179,6 +173,23 @@ def _merge(proto: onnx.ModelProto, columns: Sequence[Column], named: bool, preci
     graph.node.extend([*nodes, *rest])
 
 
+def _rounded(proto: onnx.ModelProto) -> None:
+    """Round what trees compare to single precision first, as their libraries do, whatever the graph computes in."""
+    from onnx import TensorProto, helper
+
+    nodes = []
+    for node in proto.graph.node:
+        if node.op_type.startswith("TreeEnsemble") and MARK not in node.name:
+            double = any(each.name == "nodes_values_as_tensor" for each in node.attribute)
+            for step, kind in enumerate([TensorProto.FLOAT, TensorProto.DOUBLE] if double else [TensorProto.FLOAT]):
+                name = f"{node.name} rounded {step}"
+                nodes.append(helper.make_node("Cast", [node.input[0]], [name], to=kind))
+                node.input[0] = name
+        nodes.append(node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
 def _rename(graph: Any, old: str, new: str) -> None:
     for node in graph.node if old != new else ():
         for place, name in enumerate(node.input):
@@ -212,8 +223,7 @@ def _in_words(error: Exception, library: str) -> str:
     text = " ".join(str(error).split())
     kind = type(error).__name__
     if kind in ("MissingShapeCalculator", "MissingConverter"):
-        start = text.find("'")
-        name = text[start + 1 : text.find("'", start + 1)].rpartition(".")[2].strip("<>") if start >= 0 else library
-        return f"there is no converter for {name}"
+        found = re.search(r"([A-Za-z_]\w*)'>", text)
+        return f"there is no converter for {found[1] if found else library}"
     first = text.split(". ")[0]
     return f"the converter says: {first if len(first) <= 160 else first[:157] + '...'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ def imputer(scope: Any, operator: Any, container: Any) -> None:
     source = concatenate_variables(scope, operator.inputs, container)
     texts = issubclass(kind, StringTensorType)
     _require_nulls(op.missing_values)
+    if texts and op.missing_values is not None:
+        container.add_node("Identity", [source], operator.outputs[0].full_name, op_version=16)
+        return  # a null among texts is None, which is not the NaN that it looks for
     filled = np.asarray(op.statistics_)
     if any(value is None or value != value for value in filled.tolist()):
         raise NotImplementedError("an imputer of a column without any value drops it")
@@ -63,8 +67,107 @@ def _require_nulls(missing: Any) -> None:
         raise NotImplementedError(f"an imputer of {missing!r} instead of nulls")
 
 
-def own_converters() -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Converters and shape calculators by class, for skl2onnx."""
+def register(model: Any) -> None:
+    """Make the converters known to skl2onnx, and those of the libraries that a model's parts are of."""
+    from skl2onnx import update_registered_converter
+
+    libraries = {type(part).__module__.partition(".")[0] for part in parts(model)}
+    known = list(_of_sklearn())
+    for library, found in (("lightgbm", _of_lightgbm), ("xgboost", _of_xgboost), ("catboost", _of_catboost)):
+        known += found() if library in libraries else ()
+    for kind, shape, convert, options in known:
+        update_registered_converter(kind, f"Orrery{kind.__name__}", shape, convert, options=options)
+
+
+Known = tuple[type, Any, Any, dict[str, list[Any]] | None]
+"""A class, the shape of its outputs, its converter, and the options that this understands."""
+
+_PROBABILITIES: dict[str, list[Any]] = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
+_SUMS: dict[str, list[Any]] = {**_PROBABILITIES, "raw_scores": [True, False]}
+
+
+def _of_sklearn() -> Iterator[Known]:
+    from sklearn import ensemble, tree
     from sklearn.impute import SimpleImputer
 
-    return {SimpleImputer: imputer}, {SimpleImputer: imputer_shape}
+    from orrery.training.sklearn_trees import decision_trees, histogram_boosting
+
+    yield SimpleImputer, imputer_shape, imputer, None
+    yield ensemble.HistGradientBoostingClassifier, classifier_shape, histogram_boosting, _SUMS
+    yield ensemble.HistGradientBoostingRegressor, regressor_shape, histogram_boosting, None
+    for kind in (tree.DecisionTreeClassifier, ensemble.RandomForestClassifier, ensemble.ExtraTreesClassifier):
+        yield kind, classifier_shape, decision_trees, _PROBABILITIES
+    for kind in (tree.DecisionTreeRegressor, ensemble.RandomForestRegressor, ensemble.ExtraTreesRegressor):
+        yield kind, regressor_shape, decision_trees, None
+
+
+def _of_lightgbm() -> Iterator[Known]:
+    from lightgbm import LGBMClassifier, LGBMRegressor
+
+    from orrery.training.boosters import lightgbm
+
+    yield LGBMClassifier, classifier_shape, lightgbm, _SUMS
+    yield LGBMRegressor, regressor_shape, lightgbm, None
+
+
+def _of_xgboost() -> Iterator[Known]:
+    try:
+        from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
+    except ImportError:
+        raise NotImplementedError("onnxmltools is not installed, which converts XGBoost") from None
+    from xgboost import XGBClassifier, XGBRegressor
+
+    yield XGBClassifier, classifier_shape, convert_xgboost, _PROBABILITIES
+    yield XGBRegressor, regressor_shape, convert_xgboost, None
+
+
+def _of_catboost() -> Iterator[Known]:
+    from catboost import CatBoostClassifier, CatBoostRegressor
+    from skl2onnx._supported_operators import sklearn_classifier_list
+
+    from orrery.training.boosters import catboost
+
+    if CatBoostClassifier not in sklearn_classifier_list:  # it is no ClassifierMixin
+        sklearn_classifier_list.append(CatBoostClassifier)
+    yield CatBoostClassifier, classifier_shape, catboost, _SUMS
+    yield CatBoostRegressor, regressor_shape, catboost, None
+
+
+def classifier_shape(operator: Any) -> None:
+    """A label and as many probabilities as there are classes, whatever types the columns are of."""
+    from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes as shape
+
+    _of_one_input(operator, shape)
+
+
+def regressor_shape(operator: Any) -> None:
+    """One value, whatever types the columns are of."""
+    from skl2onnx.common.shape_calculator import calculate_linear_regressor_output_shapes as shape
+
+    _of_one_input(operator, shape)
+
+
+def _of_one_input(operator: Any, shape: Any) -> None:
+    inputs = operator.inputs
+    numbers = [each for each in inputs if "String" not in type(each.type).__name__]
+    operator.inputs = numbers[:1] or inputs[:1]
+    try:
+        shape(operator)
+    finally:
+        operator.inputs = inputs
+
+
+def parts(model: Any) -> Iterator[Any]:
+    """A model and all estimators in it."""
+    seen: set[int] = set()
+    pending = [model]
+    while pending:
+        thing = pending.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, list | tuple):
+            pending += thing
+        elif hasattr(thing, "get_params") and not isinstance(thing, type):
+            yield thing
+            pending += vars(thing).values()

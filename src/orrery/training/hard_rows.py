@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 LEVELS = (1e9, 1e15, 3e38, 1e300)
@@ -14,8 +15,8 @@ LEVELS = (1e9, 1e15, 3e38, 1e300)
 TEXTS = ("", " ", "\u00e9\u4e16\U0001f600", "x" * 5000, "A b-C_1.5e3", "nan", "None", "0", "unseen", "a\x00b")
 KNOWN = 200
 """So many texts of a column are tried one by one."""
-NEAR = 48
-"""So many values beside thresholds are tried in each column."""
+NEAR = 12
+"""Beside so many of the data's values, and of the model's thresholds, values are tried in each column."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,12 @@ class Tag:
 
 
 def hard_rows(
-    real: pl.DataFrame, columns: list[str], texts: dict[str, list[str]], seed: int, most: int = 60
+    real: pl.DataFrame,
+    columns: list[str],
+    texts: dict[str, list[str]],
+    thresholds: npt.NDArray[np.float64],
+    seed: int,
+    most: int = 60,
 ) -> tuple[pl.DataFrame, list[Tag]]:
     """Make hard rows out of real ones, each changed in one way.
 
@@ -41,6 +47,8 @@ def hard_rows(
         The columns to change: numbers, booleans and texts.
     texts
         Known texts of each column.
+    thresholds
+        What a model of trees compares to, of any column; the first are tried.
     most
         So many columns are changed one by one.
     """
@@ -55,7 +63,7 @@ def hard_rows(
                 changes += [(Tag("large", name, level), {name: sign * level}) for sign in (1, -1)]
             small = [0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e-45, 1.0, -1.0]
             changes += [(Tag("near", name), {name: value}) for value in small]
-            changes += [(Tag("near", name), {name: value}) for value in _beside(real[name], random)]
+            changes += [(Tag("near", name), {name: value}) for value in _beside(real[name], thresholds, random)]
         elif dtype.is_integer():
             changes += [(Tag("near", name), {name: value}) for value in _whole_ends(real[name])]
             changes += [(Tag("large", name, float(value)), {name: value}) for value in _whole_large(dtype)]
@@ -76,21 +84,23 @@ def hard_rows(
     return base.with_columns(**changed), [tag for tag, _ in changes]
 
 
-def _beside(column: pl.Series, random: np.random.Generator) -> list[float]:
-    """Values in the middle of two that follow each other, which is where trees cut; beside them, and rounded."""
+def _beside(column: pl.Series, thresholds: npt.NDArray[np.float64], random: np.random.Generator) -> list[float]:
+    """Values, those in the middle of two, and thresholds; each as it is, a step beside, and rounded."""
     seen = np.unique(column.drop_nulls().cast(pl.Float64).to_numpy())
     seen = seen[np.isfinite(seen)]
     if not len(seen):
         return []
     middles = (seen[:-1] + seen[1:]) / 2
-    chosen = np.concatenate([seen[[0, -1]], random.permutation(np.concatenate([middles, seen]))[: NEAR // 4]])
+    inside = thresholds[(thresholds >= seen[0]) & (thresholds <= seen[-1])]
+    between = random.permutation(np.concatenate([middles, seen]))
+    chosen = np.concatenate([seen[[0, -1]], between[:NEAR], inside[:NEAR]])
     with np.errstate(over="ignore"):
         rounded = chosen.astype(np.float32)
         up, down = np.nextafter(rounded, np.float32(np.inf)), np.nextafter(rounded, np.float32(-np.inf))
     found = [chosen, np.nextafter(chosen, np.inf), np.nextafter(chosen, -np.inf)]
     found += [each.astype(np.float64) for each in (rounded, up, down)]
     values = np.unique(np.concatenate(found))
-    return [float(value) for value in values[np.isfinite(values)]][: 2 * NEAR]
+    return [float(value) for value in values[np.isfinite(values)]]
 
 
 def _whole_ends(column: pl.Series) -> list[int]:

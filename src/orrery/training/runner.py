@@ -37,7 +37,7 @@ from orrery.types import digest, format_instant
 
 UNFINISHED = {"served": "python", "sentence": "Served by its own Python: compiling it did not come to an end."}
 COMPILE_SECONDS = 10.0
-"""After so long no further way of compiling is tried."""
+"""After so much processor time no further way of compiling is tried."""
 
 
 class Dataset(msgspec.Struct, frozen=True):
