@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +225,47 @@ def test_sigterm_finishes_what_runs(server: Any) -> None:
     assert {row["_version"] for row in server.journal()} == {1, 2}
     assert all(finished(path) for path in segments(server.home / FOLDER))
     assert not any(child.is_running() for child in children)
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["connections that stay", "a connection for each"])
+def test_sigterm_under_load_fails_no_request(server: Any, keeps: bool) -> None:
+    """Who was let in is answered, on connections that stay open, too; who comes later finds nobody listening."""
+    server.start()
+    server.assign(server.slot(1, plan={"sleep": 0.005}))
+    answers: list[str] = []
+    limits = httpx.Limits(max_keepalive_connections=None if keeps else 0)
+
+    def ask() -> None:
+        with httpx.Client(base_url=server.http.base_url, timeout=20, limits=limits) as client:
+            while True:
+                try:
+                    answer = client.post("/models/m/predict", json={"age": 40})
+                except httpx.ConnectError:
+                    return
+                assert answer.status_code == 200
+                answers.append(answer.json()["id"])
+
+    with ThreadPoolExecutor(12) as threads:
+        asking = [threads.submit(ask) for _ in range(12)]
+        server.until(lambda: len(answers) > 100)
+        assert server.stop() == 0
+        for one in asking:
+            one.result()
+    assert {row["_id"] for row in server.journal()} == {f"{answer}#0" for answer in answers}
+
+
+def test_who_drains_is_not_ready_and_asks_callers_to_go(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1, plan={"sleep": 1.0}))
+    assert server.http.get("/v2/health/ready").json() == {"ready": True}
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(server.predict)
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        # the connection of this check was open before, so it still finds somebody
+        server.until(lambda: server.http.get("/v2/health/ready").status_code == 503)
+        assert slow.result().headers["connection"] == "close"
+    assert server.process.wait(20) == 0
 
 
 def test_the_command_serves_and_stops_in_order(server: Any) -> None:

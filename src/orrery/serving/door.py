@@ -55,8 +55,10 @@ class Door:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.inside = 0
+        self.entered = self.inside = 0
         self.held = 0
+        self.closing = False
+        """Whether this server is about to stop: who is inside is answered, and asked not to come again this way."""
 
     def enter(self) -> Visit:
         """Let one request in, for as long as the context that is returned.
@@ -70,6 +72,15 @@ class Door:
             raise Overloaded(f"{self.inside} requests are being answered.", todo="Send it again later.")
         return Visit(self)
 
+    async def quiet(self, seconds: float) -> None:
+        """Return when nobody is inside, and nobody has come for a while."""
+        entered, loop = -1, asyncio.get_running_loop()
+        since = loop.time()
+        while self.inside or loop.time() - since < seconds:
+            if self.entered != entered:
+                entered, since = self.entered, loop.time()
+            await asyncio.sleep(seconds / 10)
+
 
 class Visit:
     """One request that is inside."""
@@ -81,6 +92,7 @@ class Visit:
 
     def __enter__(self) -> Visit:
         self._door.inside += 1
+        self._door.entered += 1
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from orrery.serving.rpc import Rpc
 
 STOP_WITHIN = 60.0
+QUIET = 0.3
+"""Seconds without a request after which nobody is taken to be on the way any more."""
 
 
 def serve(
@@ -114,9 +116,7 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
         following = asyncio.create_task(link.run())
         door = Door(limits)
         rpc = await _rpc(service, door, settings.grpc_port) if settings.grpc_port else None
-        await _listen(Server(service, door), settings.serving_port, limits)
-        if rpc is not None:
-            await rpc.stop()
+        await _listen(Server(service, door), door, settings.serving_port, rpc)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
         await asyncio.gather(fleet.stop(), explaining.stop())
@@ -131,8 +131,9 @@ async def _rpc(service: Service, door: Door, port: int) -> Rpc:
     return rpc
 
 
-async def _listen(app: Server, port: int, limits: Limits) -> None:
-    """Answer requests until a signal comes, and finish those that are running then."""
+async def _listen(app: Server, door: Door, port: int, rpc: Rpc | None) -> None:
+    """Answer requests until a signal comes; then let nobody in any more, and answer all who are there."""
+    limits = door.limits
     server = Granian(
         app,
         address="127.0.0.1",
@@ -149,14 +150,48 @@ async def _listen(app: Server, port: int, limits: Limits) -> None:
     )
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
-        server.stop()  # type: ignore[no-untyped-call]
+    asked = asyncio.Event()
+
+    async def stop() -> None:
+        await asked.wait()
         loop.call_later(STOP_WITHIN, os._exit, 1)  # somebody holds on to a request for longer than any timeout
+        door.closing = True
+        _close(port)
+        if rpc is not None:
+            await rpc.stop()
+        await door.quiet(QUIET)
+        server.stop()  # type: ignore[no-untyped-call]
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, asked.set)
     gc.freeze()  # what was imported lives for ever: collections need not look at it
+    stopping = asyncio.create_task(stop())
     await server.serve()
+    await stopping
+
+
+def _close(port: int) -> None:
+    """Listen no more on a port, while who is connected stays: granian stops both at once, so it is done below it.
+
+    The descriptors that listen become those of the null device: the kernel takes the socket away, and nobody's loop
+    turns on an error. Where there is no ``/proc`` nothing is done: then who comes at the last moment may be lost.
+    """
+    with contextlib.suppress(FileNotFoundError), open(os.devnull, "rb") as nothing:
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if _listens(number, port):
+                os.dup2(nothing.fileno(), number, inheritable=False)
+
+
+def _listens(number: int, port: int) -> bool:
+    try:
+        found = socket.socket(fileno=number)
+    except OSError:  # it is no socket
+        return False
+    try:
+        there = found.family == socket.AF_INET and found.getsockname() == ("127.0.0.1", port)
+        return there and bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    finally:
+        found.detach()
 
 
 @contextlib.contextmanager

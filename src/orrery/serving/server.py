@@ -37,6 +37,7 @@ READS: dict[str, Read] = {"infer": open_inference.read, "invocations": invocatio
 """The last word of a path that predicts, and who understands what is sent there."""
 
 _NOBODY = ("", "", "", "")
+_CLOSE = ("connection", "close")
 
 
 class Server:
@@ -88,6 +89,8 @@ class Server:
                 answer = await service.answer(route, asked.request, service.at(fields), wait=waits(fields))
                 headers, content = asked.write(answer)
                 headers.append(("x-request-id", asked.request.id))
+                if self._door.closing:
+                    headers.append(_CLOSE)
                 _respond(proto, fields, headers, content)
             except OrreryError as error:
                 self._refuse(proto, error, verb, route.labels)
@@ -143,7 +146,8 @@ class Server:
             case ["v2", "health", "live"]:
                 _json(proto, 200, {"live": True})
             case ["v2", "health", "ready"] | ["ping"] | ["health"]:
-                _json(proto, 200 if fleet.ready else 503, {"ready": fleet.ready})
+                ready = fleet.ready and not self._door.closing
+                _json(proto, 200 if ready else 503, {"ready": ready})
             case ["v2", "models"]:
                 _json(proto, 200, {"models": service.models(environment)})
             case ["version"]:
@@ -168,7 +172,9 @@ class Server:
         code = code_of(error)
         headers = [("retry-after", "1")] if code.http in (429, 503) else []
         if code.http in (408, 413):  # the rest of the body is not read, so nothing can follow on this connection
-            headers = [("connection", "close")]
+            headers = [_CLOSE]
+        elif self._door.closing:
+            headers.append(_CLOSE)
         self._service.metrics.requests.add((*labels, str(code.http)))
         if code.http == 500:
             say(f"{'/'.join(labels)} {error!r}")
