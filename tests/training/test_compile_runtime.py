@@ -15,9 +15,11 @@ import pytest
 from orrery.errors import Damaged
 from orrery.pipeline.artifact import make_repair
 from orrery.pipeline.compiled import Compiled, Unproven
+from orrery.pipeline.manifest import read_manifest
 from orrery.pipeline.predictor import Predictor
 from orrery.pipeline.rows import RowRefused
-from orrery.pipeline.verdict import GRAPH, MISSING, VERDICT, read_verdict
+from orrery.pipeline.verdict import GRAPH, MISSING, VERDICT, Column, Verdict, read_verdict
+from orrery.training.convert import convert
 
 WHOLE = """
     from sklearn.compose import make_column_transformer
@@ -140,6 +142,30 @@ def test_features_in_python_and_the_model_compiled(trainer: Any) -> None:
     # The negative control: it is the graph that answers, for without it the answer would be an error.
     quick.model = None
     assert quick.predict(rows).shape == (len(rows), 1)
+
+
+CODES = """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    def features(rows):
+        return rows.select("n")
+
+    def model(features, y):
+        return make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(features, y)
+"""
+
+
+def test_a_null_among_whole_numbers_is_left_to_the_version(trainer: Any) -> None:
+    folder = trainer.version(CODES, frame())
+    column = Column(name="n", kind="whole", group="wholes", nulls=False)
+    graph = convert(Predictor.load(folder).model, "predict_proba", [column], "double")
+    verdict = Verdict(columns=(column,), output=graph.output, picks=(1,))
+    compiled = Compiled(verdict, read_manifest(folder), graph.content)
+    assert compiled.of_features({"n": np.array([3, 4])}, 2).shape == (2, 1)
+    with pytest.raises(Unproven, match="something else than whole numbers"):
+        compiled.of_features({"n": np.array([3.0, np.nan])}, 2)  # as a frame gives a column with a null
 
 
 def test_a_repair_is_compiled_as_what_it_repairs(version: Path, tmp_path: Path) -> None:
