@@ -50,12 +50,12 @@ def hard_rows(
     thresholds
         What a model of trees compares to, of any column; the first are tried.
     most
-        So many columns are changed one by one.
+        In so many columns other values than null are tried.
     """
     random = np.random.default_rng(seed)
     changes: list[tuple[Tag, dict[str, Any]]] = [(Tag("nulls"), dict.fromkeys(columns))]
+    changes += [(Tag("null", name), {name: None}) for name in columns]
     for name in columns[:most]:
-        changes.append((Tag("null", name), {name: None}))
         dtype = real.schema[name]
         if dtype.is_float():
             changes += [(Tag("infinite", name), {name: sign * math.inf}) for sign in (1, -1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from orrery.errors import OrreryError
-from orrery.pipeline.compiled import Compiled, Unproven, apart
+from orrery.pipeline.compiled import Compiled, apart
 from orrery.pipeline.manifest import FloatArray, Manifest
 from orrery.pipeline.verdict import Column, Proof, Sample, Verdict
 from orrery.training.convert import Graph, NotConvertible
@@ -26,8 +27,13 @@ TOLERANCE = {"binary": 1e-6, "multiclass": 1e-6, "regression": 1e-5}
 relative to the size of its values (the same of a sum of hundreds)."""
 SAMPLE = 8
 """Of the untouched rows, so many stay with the version, to be asked again wherever it is loaded."""
+TESTED = 60
+"""So many columns are tested with all kinds of values, those of texts first; the others with nulls."""
 ASKED = 400
-"""So often the model is asked at most to find the hard rows that it refuses."""
+"""So often the version itself is asked at most to find the hard rows of one kind that it refuses."""
+
+Ask = Callable[[pl.DataFrame], FloatArray]
+"""Predictions for rows; an :class:`~orrery.errors.OrreryError` if it refuses one of them."""
 
 
 class Trial:
@@ -39,15 +45,16 @@ class Trial:
         self._tolerance = TOLERANCE[manifest.task]
         size = float(np.abs(self._said).mean()) if manifest.task == "regression" else 1.0
         self._size = size or 1.0
-        changed = [column.name for column in sight.columns if column.group]
+        used = sorted((column for column in sight.columns if column.group), key=lambda column: column.group != "texts")
+        changed = [column.name for column in used]
         self._texts = {
             name: sight.real[name].drop_nulls().unique(maintain_order=True).to_list()
             for name in changed
             if sight.real.schema[name] == pl.String
         }
-        self._tested = 60
-        self._hard, self._tags = hard_rows(sight.real, changed, self._texts, thresholds(graph), seed, self._tested)
-        self._hard_said = patiently(sight.own, self._hard, self._manifest.width)
+        self._tested = frozenset(changed[:TESTED])
+        self._hard, self._tags = hard_rows(sight.real, changed, self._texts, thresholds(graph), seed, TESTED)
+        self._hard_said = asked_by_kind(sight.own, self._hard, self._tags, self._manifest.width)
 
     def prove(self, graph: Graph, columns: Sequence[Column], precision: str) -> Verdict:
         """Compare; what differs for a kind of value is left out, and all is compared again.
@@ -86,7 +93,7 @@ class Trial:
         floats = [name for name, dtype in self._sight.real.schema.items() if dtype.is_float()]
         rows = self._sight.real.head(8 * SAMPLE)
         rows = rows.filter(pl.all_horizontal(pl.lit(True), pl.col(floats).is_finite().fill_null(True)))
-        answered = ~np.isnan(in_one(self._sight.compiled, compiled, rows)[:, 0])
+        answered = ~np.isnan(self._of_graph(compiled, rows)[:, 0])
         rows = rows.filter(pl.Series(answered)).head(SAMPLE)
         if rows.is_empty():
             return None
@@ -106,17 +113,19 @@ class Trial:
         )
 
     def _cautious(self, columns: Sequence[Column]) -> list[Column]:
-        """Columns beyond those that are tested one by one hold ordinary values only."""
-        used = [column.name for column in columns if column.group]
-        beyond = set(used[self._tested :])
+        """Columns beyond those in which all is tried hold ordinary values only, and nulls."""
         return [
-            msgspec.structs.replace(column, nulls=False, infinite=False, limit=1e9) if column.name in beyond else column
+            column
+            if not column.group or column.name in self._tested
+            else msgspec.structs.replace(column, known=self._known(column.name))
+            if column.group == "texts"
+            else msgspec.structs.replace(column, infinite=False, limit=1e9)
             for column in columns
         ]
 
     def _compare(self, compiled: Compiled) -> Comparison:
         found = Comparison()
-        plain_rows = in_one(self._sight.compiled, compiled, self._sight.real)
+        plain_rows = self._of_graph(compiled, self._sight.real)
         unproven = np.isnan(plain_rows[:, 0])
         differ = apart(self._said, plain_rows, self._size)
         found.worst = float(differ[~unproven].max(initial=0.0))
@@ -127,7 +136,7 @@ class Trial:
             )
         if unproven.mean() > 0.5:
             raise NotConvertible(f"its ONNX form could answer only {1 - unproven.mean():.0%} of the untouched rows")
-        hard = in_one(self._sight.compiled, compiled, self._hard)
+        hard = self._of_graph(compiled, self._hard)
         differ = apart(self._hard_said, hard, self._size)
         for row, tag in enumerate(self._tags):
             if np.isnan(hard[row, 0]):
@@ -137,6 +146,9 @@ class Trial:
             else:
                 found.worst = max(found.worst, float(differ[row]))
         return found
+
+    def _of_graph(self, compiled: Compiled, rows: pl.DataFrame) -> FloatArray:
+        return asked(lambda some: self._sight.compiled(compiled, some), rows, compiled.width)
 
     def _narrowed(self, columns: Sequence[Column], wrong: list[tuple[Tag, int, float]]) -> list[Column]:
         """Leave out the kinds of values for which the two differ."""
@@ -229,16 +241,23 @@ def layout(
     return None, picks if manifest.task == "multiclass" else picks[-1:]
 
 
-def patiently(own: Callable[[pl.DataFrame], FloatArray], rows: pl.DataFrame, width: int) -> FloatArray:
-    """Ask for many rows of which some are refused: NaN for those, found by halving."""
-    found = np.full((rows.height, width), np.nan)
+def asked(ask: Ask, rows: pl.DataFrame, width: int, most: float = math.inf) -> FloatArray:
+    """The answers for rows of which some are refused: NaN for those, found by halving.
+
+    Raises
+    ------
+    NotConvertible
+        If it takes more than `most` questions to find them.
+    """
+    found, times = np.full((rows.height, width), np.nan), 0
     pending = [(0, rows.height)]
-    for _ in range(ASKED):
-        if not pending:
-            break
+    while pending:
+        times += 1
+        if times > most:
+            raise NotConvertible("its own Python refuses so many of the hard rows that they cannot be told apart")
         start, end = pending.pop()
         try:
-            found[start:end] = own(rows[start:end])
+            found[start:end] = ask(rows[start:end])
         except OrreryError:
             if end - start > 1:
                 middle = (start + end) // 2
@@ -246,18 +265,23 @@ def patiently(own: Callable[[pl.DataFrame], FloatArray], rows: pl.DataFrame, wid
     return found
 
 
-def in_one(ask: Callable[[Compiled, pl.DataFrame], FloatArray], compiled: Compiled, rows: pl.DataFrame) -> FloatArray:
-    """Ask the graph for many rows together and, where that is refused, one by one: NaN for what it leaves out."""
-    try:
-        return ask(compiled, rows)
-    except Unproven:
-        found = np.full((rows.height, compiled.width), np.nan)
-        for row in range(rows.height):
-            try:
-                found[row] = ask(compiled, rows[row])
-            except Unproven:
-                continue
-        return found
+def asked_by_kind(own: Ask, rows: pl.DataFrame, tags: Sequence[Tag], width: int) -> FloatArray:
+    """The same for hard rows and the version itself, where a question takes milliseconds.
+
+    Where it refuses infinities, or a magnitude, in one column, all columns' are taken for refused. That is nearly
+    always so, and means no more than that they are left to it.
+    """
+    found = np.full((rows.height, width), np.nan)
+    places: dict[tuple[str, float], list[int]] = {}
+    for place, tag in enumerate(tags):
+        places.setdefault((tag.kind, tag.level), []).append(place)
+    for (kind, _), chosen in places.items():
+        if kind not in ("infinite", "large"):
+            found[chosen] = asked(own, rows[chosen], width, math.inf if kind == "null" else ASKED)
+            continue
+        with contextlib.suppress(OrreryError):
+            found[chosen] = own(rows[chosen])
+    return found
 
 
 def _left_out(columns: Sequence[Column]) -> list[str]:
