@@ -257,13 +257,13 @@ def test_sigterm_under_load_fails_no_request(server: Any, keeps: bool) -> None:
 def test_who_drains_is_not_ready_and_asks_callers_to_go(server: Any) -> None:
     server.start()
     server.assign(server.slot(1, plan={"sleep": 1.0}))
-    assert server.http.get("/v2/health/ready").json() == {"ready": True}
-    with ThreadPoolExecutor(1) as threads:
+    with httpx.Client(base_url=server.http.base_url) as check, ThreadPoolExecutor(1) as threads:
+        assert check.get("/v2/health/ready").json() == {"ready": True}
         slow = threads.submit(server.predict)
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
         # the connection of this check was open before, so it still finds somebody
-        server.until(lambda: server.http.get("/v2/health/ready").status_code == 503)
+        server.until(lambda: check.get("/v2/health/ready").status_code == 503)
         assert slow.result().headers["connection"] == "close"
     assert server.process.wait(20) == 0
 

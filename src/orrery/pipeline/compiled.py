@@ -313,6 +313,8 @@ class Compiled:
 
     def _texts(self, column: Column, values: Sequence[Any]) -> list[str]:
         known = self._known.get(column.name)
+        if set(map(type, values)) == {str} and MISSING not in values and (known is None or known.issuperset(values)):
+            return list(values)
         found = []
         for value in values:
             if value is None or value != value:

@@ -59,6 +59,8 @@ class Door:
         self.held = 0
         self.closing = False
         """Whether this server is about to stop: who is inside is answered, and asked not to come again this way."""
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._watch: asyncio.TimerHandle | None = None
 
     def enter(self) -> Visit:
         """Let one request in, for as long as the context that is returned.
@@ -80,6 +82,31 @@ class Door:
             if self.entered != entered:
                 entered, since = self.entered, loop.time()
             await asyncio.sleep(seconds / 10)
+
+    def begin(self, task: asyncio.Task[Any]) -> None:
+        """Cancel a task when its time for a body is over, unless it is told to :meth:`end` before.
+
+        All have the same time, so who began first is late first: one timer serves all.
+        """
+        loop = task.get_loop()
+        until = self._reading[task] = loop.time() + self.limits.seconds
+        if self._watch is None:
+            self._watch = loop.call_at(until, self._hurry)
+
+    def end(self, task: asyncio.Task[Any]) -> bool:
+        """Say whether a task was in time."""
+        return self._reading.pop(task, None) is not None
+
+    def _hurry(self) -> None:
+        self._watch = None
+        loop = asyncio.get_running_loop()
+        while self._reading:
+            task, until = next(iter(self._reading.items()))
+            if until > loop.time():
+                self._watch = loop.call_at(until, self._hurry)
+                return
+            del self._reading[task]
+            task.cancel()
 
 
 class Visit:
@@ -131,26 +158,34 @@ class Visit:
         WrongKind, NotUnderstood
             If it is packed in a way that is not known, or not packed as it says, or it breaks off.
         """
-        seconds = self._door.limits.seconds
+        door, task = self._door, asyncio.current_task()
+        assert task is not None
         length = headers.get("content-length")
+        if length is not None:
+            self.hold(int(length))
+        door.begin(task)
         try:
-            if length is not None:
-                self.hold(int(length))
-                async with asyncio.timeout(seconds):
-                    body: bytes = await proto()
-            else:
-                parts = bytearray()
-                async with asyncio.timeout(seconds):
-                    async for chunk in proto:
-                        self.hold(len(chunk))
-                        parts += chunk
-                body = bytes(parts)
-        except TimeoutError:
-            raise TooSlow(f"The request's body was not there after {seconds:g} s.", todo="Send it again.") from None
+            body = await proto() if length is not None else await self._in_parts(proto)
         except (ProtocolClosed, ProtocolError):
             raise NotUnderstood("The request's body ends before it is complete.", todo="Send it again.") from None
+        except asyncio.CancelledError:
+            if door.end(task):  # it is somebody else who ends this
+                raise
+            task.uncancel()
+            seconds = door.limits.seconds
+            raise TooSlow(f"The request's body was not there after {seconds:g} s.", todo="Send it again.") from None
+        finally:
+            door.end(task)
         encoding = headers.get("content-encoding")
         return body if encoding is None else self._unpacked(body, encoding.strip().lower())
+
+    async def _in_parts(self, proto: HTTPProtocol) -> bytes:
+        """Return a body whose length nobody told."""
+        parts = bytearray()
+        async for chunk in proto:
+            self.hold(len(chunk))
+            parts += chunk
+        return bytes(parts)
 
     def _unpacked(self, body: bytes, encoding: str) -> bytes:
         if encoding in ("", "identity"):

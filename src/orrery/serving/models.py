@@ -51,6 +51,7 @@ class Model:
         """Set when the first start has come to an end, good or bad."""
         self._compiled: Compiled | None = None
         self._unproven: type[Exception] = Elsewhere
+        self._columns: dict[str, Any] = {}
         self._process: ModelProcess | None = None
         self._task: asyncio.Task[None] | None = None
         if Path(slot.artifact, VERDICT).exists():
@@ -71,6 +72,7 @@ class Model:
                 self._slot, self._spawn, self._threads, self._metrics, self.ready, self.settled
             )
         else:
+            self._columns = {column.name: column.type for column in self._compiled.verdict.columns}
             self.ready.set()
             self.settled.set()
 
@@ -82,9 +84,9 @@ class Model:
     @property
     def columns(self) -> dict[str, Any]:
         """Types of the inputs as the model itself describes them."""
-        if self._compiled is not None:
-            return {column.name: column.type for column in self._compiled.verdict.columns}
-        return self._process.columns if self._process is not None else {}
+        if self._compiled is None and self._process is not None:
+            return self._process.columns
+        return self._columns
 
     @property
     def process(self) -> ModelProcess:

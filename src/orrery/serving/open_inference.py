@@ -223,9 +223,12 @@ def likely(row: list[Any]) -> int | None:
     >>> likely([0.7]), likely([0.2, 0.5, 0.3]), likely([None])
     (1, 1, None)
     """
+    if len(row) == 1:
+        value = row[0]
+        return None if value is None or value != value else int(value >= 0.5)
     if any(value is None or value != value for value in row):
         return None
-    return int(row[0] >= 0.5) if len(row) == 1 else row.index(max(row))
+    return row.index(max(row))
 
 
 def describe(route: Route) -> dict[str, Any]:

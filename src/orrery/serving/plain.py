@@ -18,7 +18,7 @@ ARROW = "application/vnd.apache.arrow.stream"
 
 _JSON_KINDS = ("application/json", "", "application/x-www-form-urlencoded")  # the last says curl, if nobody tells it
 
-_decode = msgspec.json.Decoder().decode
+_decode, _encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
 
 
 def read_json(body: bytes) -> Any:
@@ -47,14 +47,15 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
     WrongKind
         If the content type is neither JSON nor Arrow's.
     """
-    if given.kind == ARROW:
+    kind = given.kind
+    if kind == ARROW:
         given.check_whole()
         from orrery.serving import tables  # brings Arrow's library along: only who uses it pays for it
 
         wants_json = given.headers.get("accept", "").strip() == JSON[1]
         return Asked(request(tables.read(given.body), given.id), write if wants_json else tables.write, wants_json)
-    if given.kind not in _JSON_KINDS:
-        raise WrongKind(f"The content type {given.kind} is not read here.", todo=f"Send {JSON[1]} or {ARROW}.")
+    if kind not in _JSON_KINDS:
+        raise WrongKind(f"The content type {kind} is not read here.", todo=f"Send {JSON[1]} or {ARROW}.")
     asked = read_json(given.body)
     if isinstance(asked, dict):
         found = request({name: [value] for name, value in asked.items()}, given.id, single=True)
@@ -71,19 +72,18 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
 
 def write(answer: Answer) -> tuple[Headers, bytes]:
     """Return the plain answer: one value for one row, a list for a list of rows."""
-    rows = answer.output
-    body: dict[str, Any] = {"id": answer.request.id, "model": answer.slot.model, "version": answer.slot.version}
-    if answer.slot.task == "regression":
-        body["prediction"] = [row[0] if len(row) == 1 else row for row in rows]
+    request, slot, rows = answer.request, answer.slot, answer.output
+    body: dict[str, Any] = {"id": request.id, "model": slot.model, "version": slot.version}
+    numbers = [row[0] if len(row) == 1 else row for row in rows]
+    if slot.task == "regression":
+        body["prediction"] = numbers[0] if request.single else numbers
     else:
-        body["probability"] = [row[0] if len(row) == 1 else row for row in rows]
-        body["prediction"] = [likely(row) for row in rows]
+        body["probability"] = numbers[0] if request.single else numbers
+        body["prediction"] = likely(rows[0]) if request.single else list(map(likely, rows))
     if answer.explanation is not None:
-        body["explanation"] = by_row(answer.explanation)
-    if answer.request.single:
-        body.update({name: body[name][0] for name in ("probability", "prediction", "explanation") if name in body})
-    if answer.explanation is not None:
+        parts = by_row(answer.explanation)
+        body["explanation"] = parts[0] if request.single else parts
         body["explained"] = about(answer.explanation)
     if parameters := answer.parameters:
         body["parameters"] = parameters
-    return [JSON], msgspec.json.encode(body)
+    return [JSON], _encode(body)

@@ -27,6 +27,9 @@ from orrery.serving.requests import Answer, Request
 from orrery.serving.route import Route
 from orrery.serving.shadow import Lane
 
+MOST = 128
+"""Requests that are gathered for one call of a compiled version."""
+
 Who = Route | Lane
 """Who is asked: somebody whose answer is given, or a challenger."""
 
@@ -103,8 +106,8 @@ class Predictor:
         model.hold()
         if model.quick(request.rows):
             line.fresh.append(one)
-            if len(line.fresh) == 1:  # answered once the loop has taken in what has arrived by now
-                loop.call_soon(self._flush, route)
+            if len(line.fresh) == 1:
+                loop.call_soon(self._gather, route, 0)
         elif model.compiled:
             task = loop.create_task(self._in_thread(route, one))
             line.large.add(task)
@@ -136,6 +139,14 @@ class Predictor:
     def shed(self, slot: Slot) -> None:
         """Count a request that a challenger does not get to see."""
         self._metrics.shed.add(_labels(slot))
+
+    def _gather(self, route: Route, seen: int) -> None:
+        """Answer what has arrived, once a round of the event loop brings nothing more."""
+        found = len(route.line.fresh)
+        if seen < found < MOST:
+            asyncio.get_running_loop().call_soon(self._gather, route, found)
+        else:
+            self._flush(route)
 
     def _flush(self, route: Route) -> None:
         asked, route.line.fresh = route.line.fresh, []

@@ -9,8 +9,9 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -71,10 +72,20 @@ def serve(
 
             journal = Default(folder / "journal", f"serving-{settings.serving_port}", fsync=settings.journal_fsync)
         try:
-            asyncio.run(_run(settings, spawn, journal, limits or _limits(settings)))
+            with asyncio.Runner(loop_factory=_loops()) as runner:
+                runner.run(_run(settings, spawn, journal, limits or _limits(settings)))
         finally:
             journal.close()
     return 0
+
+
+def _loops() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes a fast event loop; nothing where it is not installed, and asyncio's own does the same."""
+    try:
+        found: Callable[[], asyncio.AbstractEventLoop] = import_module("uvloop").new_event_loop
+    except ImportError:
+        return None
+    return found
 
 
 def _limits(settings: Settings) -> Limits:

@@ -82,11 +82,11 @@ class Route(msgspec.Struct):
     arms: tuple[Route, ...] = ()
     trial: Trial | None = None
     line: Line = msgspec.field(default_factory=Line)
+    labels: tuple[str, str, str, str] = ("", "", "", "")
+    """Who answers, for the metrics: model, environment, version and role."""
 
-    @property
-    def labels(self) -> tuple[str, str, str, str]:
-        """Who answers, for the metrics: model, environment, version and role."""
-        return self.slot.model, self.slot.environment, str(self.slot.version), self.slot.role
+    def __post_init__(self) -> None:
+        self.labels = self.slot.model, self.slot.environment, str(self.slot.version), self.slot.role
 
     @property
     def columns(self) -> dict[str, Any]:
