@@ -19,6 +19,7 @@ SETTINGS: dict[str, str] = {
     "ORRERY_PORT": "Port of the control plane on loopback; default 8700.",
     "ORRERY_SERVING_PORT": "Port of the inference server on loopback; default 8701.",
     "ORRERY_GRPC_PORT": "Port of the inference server for gRPC on loopback; default: none, and no gRPC.",
+    "ORRERY_REPLICAS": "Processes of the inference server, which share its ports; default 1.",
     "ORRERY_BODY_BYTES": "Bytes that one request to the inference server may have; default 33554432.",
     "ORRERY_BODY_SECONDS": "Seconds in which such a request must have arrived; default 20.",
     "ORRERY_REQUESTS_AT_ONCE": "Requests that the inference server works on at once; default 1024.",
@@ -43,6 +44,7 @@ class Settings:
     lake : URL or folder of the Delta tables.
     port, serving_port : loopback ports of the control plane and of the inference server.
     grpc_port : loopback port of the inference server for gRPC; 0 for none.
+    replicas : number of processes of the inference server.
     body_bytes, body_seconds : how large a request to the inference server may be, and how long it may take to arrive.
     requests_at_once : requests that the inference server works on at once.
     journal_fsync : when predictions are forced to the disk.
@@ -57,6 +59,7 @@ class Settings:
     port: int = 8700
     serving_port: int = 8701
     grpc_port: int = 0
+    replicas: int = 1
     body_bytes: int = 32 << 20
     body_seconds: int = 20
     requests_at_once: int = 1024
@@ -90,6 +93,7 @@ class Settings:
             "ORRERY_PORT": str(self.port),
             "ORRERY_SERVING_PORT": str(self.serving_port),
             "ORRERY_GRPC_PORT": str(self.grpc_port),
+            "ORRERY_REPLICAS": str(self.replicas),
             "ORRERY_BODY_BYTES": str(self.body_bytes),
             "ORRERY_BODY_SECONDS": str(self.body_seconds),
             "ORRERY_REQUESTS_AT_ONCE": str(self.requests_at_once),
@@ -124,6 +128,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "port": _number("ORRERY_PORT", 8700),
         "serving_port": _number("ORRERY_SERVING_PORT", 8701),
         "grpc_port": _number("ORRERY_GRPC_PORT", 0),
+        "replicas": _number("ORRERY_REPLICAS", 1),
         "body_bytes": _number("ORRERY_BODY_BYTES", 32 << 20),
         "body_seconds": _number("ORRERY_BODY_SECONDS", 20),
         "requests_at_once": _number("ORRERY_REQUESTS_AT_ONCE", 1024),

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 
 import psutil
@@ -24,10 +26,10 @@ def unused_port() -> int:
 
 
 class Running:
-    def __init__(self, home: Settings, *arguments: str) -> None:
+    def __init__(self, home: Settings, *arguments: str, command: str = "up") -> None:
         clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
         self.out = home.home.parent / "up.txt"
-        argv = [sys.executable, "-m", "orrery.cli.main", "--home", str(home.home), "up", *arguments]
+        argv = [sys.executable, "-m", "orrery.cli.main", "--home", str(home.home), command, *arguments]
         with self.out.open("w") as out:
             self.process = subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT, env=clean)
 
@@ -103,3 +105,39 @@ def test_without_a_wish_the_next_free_port_is_taken() -> None:
         taken = other.getsockname()[1]
         found = _port(None, "ORRERY_NOT_SET", taken, "--port", ())
     assert found > taken
+
+
+def test_replicas_answer_alone_with_what_was_assigned_last(orrery, home: Settings, ports: tuple[int, int]) -> None:
+    refused = orrery("serve")
+    assert refused.code == 1 and "No version was ever assigned" in refused.err
+    artifact = {"model": "tides", "environment": "production", "version": 3, "role": "champion", "artifact": "/gone"}
+    assignment = {"seq": 7, "slots": [{**artifact, "python": sys.executable}]}
+    (home.folder("serving") / "assignment.json").write_text(json.dumps(assignment))
+    alone = Running(home, "--port", str(ports[1]), "--replicas", "2", command="serve")
+    try:
+        alone.waits_for(f"tides v3 (production): http://127.0.0.1:{ports[1]}")
+        until = time.monotonic() + 60
+        while 'replica="2"' not in (text := _page(ports[1], "/metrics")) or 'replica="1"' not in text:
+            assert time.monotonic() < until, text
+            time.sleep(0.1)
+        assert "/gone" in _page(ports[1], "/models/tides/predict", b'{"hour": 3}')  # it knows its version, and why not
+        second = orrery("up")
+        assert second.code == 1 and "runs in" in second.err
+        children = psutil.Process(alone.process.pid).children(recursive=True)
+    finally:
+        alone.process.terminate()
+        assert alone.process.wait(30) == 0
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert not alive
+
+
+def _page(port: int, path: str, body: bytes | None = None) -> str:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=body)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode()
+    except OSError as error:
+        return str(error)

@@ -17,10 +17,12 @@ def main():
     home, port, control = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     given = json.loads(sys.argv[4])
     limits = {name: given.pop(name) for name in Limits.__struct_fields__ if name in given}
+    replica = given.pop("replica", 0)
     full = "shed" if "shed" in sys.argv else "refuse"
     return serve(
         load(home, serving_port=port, port=control, replay="replay" in sys.argv, journal_full=full, **given),
         limits=Limits(**limits) if limits else None,
+        replica=replica,
         spawn=spawn if "real" in sys.argv else lambda argv: spawn([argv[0], HOST, *argv[3:]]),
     )
 

@@ -15,18 +15,24 @@ import typer
 from orrery import settings as orrery_settings
 from orrery.cli import show
 from orrery.cli.command import Here, command
-from orrery.errors import NotAllowed
+from orrery.errors import NotAllowed, NotFound
 
 if TYPE_CHECKING:
     from orrery.settings import Settings
     from orrery.workers.supervisor import Child
 
+Replicas = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, max=64, help="Processes of the inference server, on one port; default: 1."),
+]
+
 _TRIES = 100
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     command(app)(up)
+    command(app)(serve)
 
 
 def up(
@@ -36,6 +42,7 @@ def up(
         int | None, typer.Option(metavar="N", help="Port of the inference server; default: 8701.")
     ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", min=0, help="Worker processes; default: 1.")] = None,
+    replicas: Replicas = None,
 ) -> None:
     """Start everything; Ctrl-C stops it.
 
@@ -59,7 +66,7 @@ def up(
     serving = _port(serving_port, "ORRERY_SERVING_PORT", settings.serving_port, "--serving-port", (control,))
     if settings.grpc_port:
         _port(None, "ORRERY_GRPC_PORT", settings.grpc_port, "ORRERY_GRPC_PORT", (control, serving))
-    settings = orrery_settings.load(here.home, workers=workers, port=control, serving_port=serving)
+    settings = orrery_settings.load(here.home, workers=workers, replicas=replicas, port=control, serving_port=serving)
     orrery = Orrery(settings)
     schema.upgrade(settings.database, show.note)
     address = _addresses(settings)
@@ -75,21 +82,67 @@ def up(
         print("Stopped.")
 
 
+def serve(
+    here: Here,
+    serving_port: Annotated[
+        int | None, typer.Option("--port", metavar="N", help="Port of the inference server; default: 8701.")
+    ] = None,
+    replicas: Replicas = None,
+) -> None:
+    """Answer requests without the rest; Ctrl-C stops it.
+
+    The inference server alone, with the versions that were assigned last, from the disk: neither the control plane nor
+    the database is needed. Predictions wait in the journal until `orrery up` runs again.
+    """
+    from orrery.serving.assignment import AssignmentFile
+    from orrery.workers.supervisor import Supervisor, running
+
+    settings = orrery_settings.load(here.home, replicas=replicas)
+    if (pid := running(settings.home)) is not None:
+        raise NotAllowed(
+            f"An orrery runs in {settings.home} already, as process {pid}.",
+            safe="It was left alone, and answers.",
+            todo="Use that one, or stop it first.",
+        )
+    assigned = AssignmentFile(settings.home / "serving" / "assignment.json").load()
+    if assigned is None:
+        raise NotFound(f"No version was ever assigned in {settings.home}.", todo="Start it with `orrery up` first.")
+    port = _port(serving_port, "ORRERY_SERVING_PORT", settings.serving_port, "--port", ())
+    settings = orrery_settings.load(here.home, replicas=replicas, serving_port=port)
+    names = [f"{slot.model} v{slot.version} ({slot.environment})" for slot in assigned.slots if slot.role == "champion"]
+    show.note(f"{', '.join(names)}: {settings.serving_url}")
+    Supervisor(settings.home, servers(settings), report=show.note).run()
+
+
 def children(settings: Settings) -> list[Child]:
     """Return the processes of one orrery, in the order of starting."""
     from orrery.workers.supervisor import Child
 
-    env = {name: value for name, value in os.environ.items() if name not in orrery_settings.SETTINGS}
-    env |= {**settings.environment(), "PYTHONUNBUFFERED": "1"}
-    python = sys.executable
+    env, python = _environment(settings), sys.executable
     return [
         Child("web", [python, "-m", "orrery.web"], env),
-        Child("serving", [python, "-m", "orrery.serving"], env),
+        *servers(settings),
         *(
             Child(f"worker-{number}", [python, "-m", "orrery.actions", f"worker-{number}"], env)
             for number in range(1, settings.workers + 1)
         ),
     ]
+
+
+def servers(settings: Settings) -> list[Child]:
+    """Return the processes of the inference server: one, or replicas that are numbered from 1 on."""
+    from orrery.workers.supervisor import Child
+
+    env, argv = _environment(settings), [sys.executable, "-m", "orrery.serving"]
+    if settings.replicas <= 1:
+        return [Child("serving", argv, env)]
+    numbers = range(1, settings.replicas + 1)
+    return [Child(f"serving-{number}", [*argv, "--replica", str(number)], env) for number in numbers]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name not in orrery_settings.SETTINGS}
+    return env | {**settings.environment(), "PYTHONUNBUFFERED": "1"}
 
 
 def _addresses(settings: Settings) -> dict[str, str]:

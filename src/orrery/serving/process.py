@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from granian.constants import HTTPModes, Interfaces
@@ -20,6 +21,7 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server as Granian
 
 from orrery.errors import Damaged, NotAllowed
+from orrery.serving import closing
 from orrery.serving.assignment import AssignmentFile
 from orrery.serving.channel import Spawn
 from orrery.serving.channel import spawn as leashed
@@ -31,6 +33,7 @@ from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.prediction import Journal, Predictor, microseconds
 from orrery.serving.probation import Memory
+from orrery.serving.replicas import Replica
 from orrery.serving.server import Server
 from orrery.serving.service import Service
 from orrery.settings import Settings
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from orrery.serving.rpc import Rpc
 
 STOP_WITHIN = 60.0
+WARM_WITHIN = 30.0
 QUIET = 0.3
 """Seconds without a request after which nobody is taken to be on the way any more."""
 
@@ -50,6 +54,7 @@ def serve(
     spawn: Spawn = leashed,
     journal: Journal | None = None,
     limits: Limits | None = None,
+    replica: int = 0,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish what runs; return the exit code.
 
@@ -59,21 +64,22 @@ def serve(
     spawn : starts a model process; by default without containment.
     journal : gets the predictions; by default the one in ``serving/journal`` in the home folder.
     limits : what is refused at the door; by default what the settings say.
+    replica : which one of several that share the ports, from 1 on; 0 for one that is alone.
 
     Raises
     ------
     NotAllowed
-        If another server runs in this home, or the port is taken.
+        If another server, or the same replica, runs in this home, or the port is taken.
     """
     folder = settings.folder("serving")
-    with _alone(folder / "lock", settings):
+    with _alone(folder, settings, replica):
         if journal is None:
             from orrery.data.journal import Journal as Default
 
-            journal = Default(folder / "journal", f"serving-{settings.serving_port}", fsync=settings.journal_fsync)
+            journal = Default(folder / "journal", _name(settings, replica), fsync=settings.journal_fsync)
         try:
             with asyncio.Runner(loop_factory=_loops()) as runner:
-                runner.run(_run(settings, spawn, journal, limits or _limits(settings)))
+                runner.run(_run(settings, spawn, journal, limits or _limits(settings), replica))
         finally:
             journal.close()
     return 0
@@ -93,20 +99,23 @@ def _limits(settings: Settings) -> Limits:
     return Limits(body=body, bodies=8 * body, requests=settings.requests_at_once, seconds=seconds)
 
 
-async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limits) -> None:
-    metrics, clock = Metrics(), clock_of(settings)
+def _name(settings: Settings, replica: int) -> str:
+    return f"serving-{settings.serving_port}" + (f"-{replica}" if replica else "")
+
+
+async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limits, replica: int) -> None:
+    metrics, clock, folder = Metrics(), clock_of(settings), settings.folder("serving")
+    sheet = Replica(folder, replica, settings.replicas, metrics)
     predictor = Predictor(journal, metrics, settings.journal_full)
-    file = AssignmentFile(settings.folder("serving") / "assignment.json")
+    file = AssignmentFile(folder / "assignment.json")
     with (
         ThreadPoolExecutor(1, "starts-models") as starts,
         ThreadPoolExecutor(1, "asks-control") as asks,
     ):
         link: ControlLink | None = None
-        memory = Memory(settings.folder("serving") / "taken.json")
+        memory = Memory(folder / (f"taken-{replica}.json" if replica else "taken.json"))
         fleet = Fleet(spawn, starts, predictor, metrics, memory, lambda: link.wake() if link else None)
-        link = ControlLink(
-            settings.control_url, f"serving-{settings.serving_port}", fleet, file, lambda: predictor.served, asks
-        )
+        link = ControlLink(settings.control_url, _name(settings, replica), fleet, file, lambda: predictor.served, asks)
         try:
             last = file.load()
         except Damaged as error:
@@ -124,21 +133,33 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
             version=version("orrery-ml"),
             replay=settings.replay,
         )
-        following = asyncio.create_task(link.run())
+        tasks = [asyncio.create_task(link.run()), asyncio.create_task(sheet.run())]
         door = Door(limits)
-        rpc = await _rpc(service, door, settings.grpc_port) if settings.grpc_port else None
-        await _listen(Server(service, door), door, settings.serving_port, rpc)
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        if replica and last is not None:
+            await _settled(fleet, last.seq)
+        rpc = await _rpc(service, door, settings) if settings.grpc_port else None
+        await _listen(Server(service, door, sheet.metrics), door, settings.serving_port, rpc)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        sheet.leave()
         await asyncio.gather(fleet.stop(), explaining.stop())
 
 
-async def _rpc(service: Service, door: Door, port: int) -> Rpc:
+async def _settled(fleet: Fleet, seq: int) -> None:
+    """Wait until what was assigned last answers or has failed: until then the other replicas answer alone."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WARM_WITHIN):
+            while fleet.applied < seq:
+                await asyncio.sleep(0.02)
+
+
+async def _rpc(service: Service, door: Door, settings: Settings) -> Rpc:
     """Answer over gRPC as well; its library costs 11 MB, which only who asks for it pays."""
     from orrery.serving.rpc import Rpc
 
-    rpc = Rpc(service, door)
-    await rpc.start(port)
+    rpc = Rpc(service, door, shared=settings.replicas > 1)
+    await rpc.start(settings.grpc_port)
     return rpc
 
 
@@ -167,11 +188,13 @@ async def _listen(app: Server, door: Door, port: int, rpc: Rpc | None) -> None:
         await asked.wait()
         loop.call_later(STOP_WITHIN, os._exit, 1)  # somebody holds on to a request for longer than any timeout
         door.closing = True
-        _close(port)
-        if rpc is not None:
-            await rpc.stop()
-        await door.quiet(QUIET)
-        server.stop()  # type: ignore[no-untyped-call]
+        try:
+            await closing.close(port)
+            if rpc is not None:
+                await rpc.stop()
+            await door.quiet(QUIET)
+        finally:
+            server.stop()  # type: ignore[no-untyped-call]
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
@@ -181,42 +204,22 @@ async def _listen(app: Server, door: Door, port: int, rpc: Rpc | None) -> None:
     await stopping
 
 
-def _close(port: int) -> None:
-    """Listen no more on a port, while who is connected stays: granian stops both at once, so it is done below it.
-
-    The descriptors that listen become those of the null device: the kernel takes the socket away, and nobody's loop
-    turns on an error. Where there is no ``/proc`` nothing is done: then who comes at the last moment may be lost.
-    """
-    with contextlib.suppress(FileNotFoundError), open(os.devnull, "rb") as nothing:
-        for number in map(int, os.listdir("/proc/self/fd")):
-            if _listens(number, port):
-                os.dup2(nothing.fileno(), number, inheritable=False)
-
-
-def _listens(number: int, port: int) -> bool:
-    try:
-        found = socket.socket(fileno=number)
-    except OSError:  # it is no socket
-        return False
-    try:
-        there = found.family == socket.AF_INET and found.getsockname() == ("127.0.0.1", port)
-        return there and bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
-    finally:
-        found.detach()
-
-
 @contextlib.contextmanager
-def _alone(path: os.PathLike[str], settings: Settings) -> Iterator[None]:
-    """Hold the home's lock, and see that nobody listens on the port: granian would share it silently."""
-    with open(path, "w") as lock:
+def _alone(folder: Path, settings: Settings, replica: int) -> Iterator[None]:
+    """Hold the home's lock, and see that nobody else listens on the port: granian would share it silently.
+
+    Replicas hold the lock together, and each one of its own.
+    """
+    with open(folder / "lock", "w") as lock, open(folder / f"lock-{replica}", "w") as own:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if replica else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise NotAllowed(
                 f"An inference server already runs in {settings.home}.", todo="Stop it first, or give another --home."
             ) from None
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if replica else socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", settings.serving_port))
             except OSError:

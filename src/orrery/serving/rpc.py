@@ -67,9 +67,10 @@ class Rpc:
     ----------
     service : answers them.
     door : who else is inside.
+    shared : whether other processes listen on the same port.
     """
 
-    def __init__(self, service: Service, door: Door) -> None:
+    def __init__(self, service: Service, door: Door, shared: bool = False) -> None:
         self._service, self._door = service, door
         self._messages = messages(DESCRIPTORS.read_bytes())
         limits = door.limits
@@ -79,7 +80,7 @@ class Rpc:
                 ("grpc.max_receive_message_length", limits.body),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_metadata_size", limits.header),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shared)),
             ],
         )
         methods: dict[str, Method] = {

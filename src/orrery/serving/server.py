@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -47,10 +48,11 @@ class Server:
     ----------
     service : answers them.
     door : lets requests in.
+    metrics : returns what ``/metrics`` says.
     """
 
-    def __init__(self, service: Service, door: Door) -> None:
-        self._service, self._door = service, door
+    def __init__(self, service: Service, door: Door, metrics: Callable[[], str]) -> None:
+        self._service, self._door, self._metrics = service, door, metrics
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
         """Answer one request."""
@@ -155,7 +157,7 @@ class Server:
             case ["openapi.json"]:
                 _json(proto, 200, openapi.document(service.version))
             case ["metrics"]:
-                proto.response_str(200, [("content-type", "text/plain; version=0.0.4")], service.metrics.text())
+                proto.response_str(200, [("content-type", "text/plain; version=0.0.4")], self._metrics())
             case ["v2", "models", _, "ready"] | ["v2", "models", _, "versions", _, "ready"]:
                 route = self._find(environment, parts)
                 ready = route.model.ready.is_set()
