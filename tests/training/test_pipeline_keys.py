@@ -213,10 +213,15 @@ def test_an_edit_with_the_same_outcome_stops_early(project: Any) -> None:
     assert changed.values["b"] == 4
 
 
-@pytest.mark.parametrize("how", ["input", "path input", "parameter", "constant", "literal", "checkout"])
+@pytest.mark.parametrize(
+    "how", ["input", "path input", "parameter", "constant", "literal", "checkout", "joined", "named"]
+)
 def test_a_file_rewritten_in_place_is_another_input(project: Any, tmp_path: Path, monkeypatch: Any, how: str) -> None:
     monkeypatch.chdir(tmp_path)
-    file = (project.root if how == "checkout" else tmp_path) / "rows.csv"
+    (project.root / "tables").mkdir(parents=True)
+    file = {"checkout": project.root, "joined": project.root / "tables", "named": project.root / "tables"}.get(
+        how, tmp_path
+    ) / "rows.csv"
     inputs: dict[str, Input] = {}
     params: dict[str, Any] = {}
     if how in ("input", "path input"):
@@ -230,8 +235,10 @@ def test_a_file_rewritten_in_place_is_another_input(project: Any, tmp_path: Path
     elif how == "literal":
         project.write("from pathlib import Path\ndef step():\n    return Path('rows.csv').read_text()")
     else:
+        joined = {"checkout": "'rows.csv'", "joined": "'tables' / 'rows.csv'", "named": "FILE"}[how]
         project.write(
-            "from pathlib import Path\ndef step():\n    return (Path(__file__).parent / 'rows.csv').read_text()"
+            "from pathlib import Path\nFILE = 'tables/rows.csv'\n"
+            f"def step():\n    return (Path(__file__).parent / {joined}).read_text()"
         )
     for content, cached in [("one", False), ("one", True), ("two", False), ("two", True)]:
         file.write_text(content)

@@ -11,7 +11,7 @@ import hashlib
 import os
 from pathlib import Path, PurePath
 from types import FunctionType
-from typing import Any
+from typing import Any, Protocol
 
 from orrery.pipeline.source import could_be_file
 from orrery.pipeline.values import DIGEST_LENGTH, Code, digest, encode
@@ -43,7 +43,14 @@ def files_named(value: Any) -> dict[str, str]:
     return {}
 
 
-def content_digest(value: Any, code: Code) -> str:
+class Project(Code, Protocol):
+    """The project whose code holds the value."""
+
+    def files(self, text: str) -> dict[str, str]:
+        """Content digests of the files that a text may name."""
+
+
+def content_digest(value: Any, code: Project) -> str:
     """Digest a value by content.
 
     Raises
@@ -53,7 +60,7 @@ def content_digest(value: Any, code: Code) -> str:
     """
     kind = type(value)
     if kind in _ATOMS:
-        return digest(kind.__name__, repr(value), *(files_named(value).values() if kind is str else ()))
+        return digest(kind.__name__, repr(value), *(code.files(value).values() if kind is str else ()))
     if kind in (list, tuple):
         return digest(kind.__name__, *(content_digest(each, code) for each in value))
     if kind is dict:

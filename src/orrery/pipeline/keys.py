@@ -6,6 +6,7 @@ Functions and classes count by their syntax, module constants by their value at 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import PurePath
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ from orrery.errors import Damaged, NotUnderstood
 from orrery.pipeline.checkout import Checkout, checkout_of
 from orrery.pipeline.content import content_digest, file_digest, shown
 from orrery.pipeline.reach import Reach, Walk
-from orrery.pipeline.source import Source
+from orrery.pipeline.source import Source, could_be_file
 from orrery.pipeline.values import digest
 
 
@@ -33,6 +34,7 @@ class ProjectCode:
         self._sources: dict[str, Source] = {}
         self._reached: dict[tuple[int, bool], tuple[Any, Reach]] = {}
         self._in_progress: set[int] = set()
+        self._files: list[str] | None = None
 
     def source(self, filename: str) -> Source | None:
         """The syntax of a file of the project, or None for a file that is not the project's."""
@@ -81,13 +83,26 @@ class ProjectCode:
                 parts[label] = f"{content_digest(value, self)} {shown(value)}"
             except NotUnderstood as error:
                 raise NotUnderstood(f"{label}: {error.what}") from error
-        for name in reach.files:
-            for place in (name, self.checkout.root / name):
-                found = file_digest(place) if os.path.isfile(place) else None
-                if found is not None:
-                    parts[f"file {name}"] = found
-                    break
+        for text in reach.files:
+            parts.update({f"file {name}": found for name, found in self.files(text).items()})
         return parts
+
+    def files(self, text: str) -> dict[str, str]:
+        """Content digests of the files that a text in the code may name.
+
+        It may be a path, from here or from the checkout; or the end of the path of a file of the project, because code
+        joins such from pieces: ``Path(__file__).parent / "tables" / "routes.csv"``.
+        """
+        if not could_be_file(text):
+            return {}
+        for place in (text, str(self.checkout.root / text)):
+            if os.path.isfile(place):
+                return {text: file_digest(place) or "missing"}
+        if self._files is None:
+            self._files = list(_files_below(str(self.checkout.root)))
+        end = f"/{text.removeprefix('./')}"
+        found = [name for name in self._files if f"/{name}".endswith(end)]
+        return {name: file_digest(self.checkout.root / name) or "missing" for name in found}
 
     def reference(self, thing: Any) -> tuple[str, str, str] | None:
         """Module, qualified name and code digest of a top-level class or function of the project, else None."""
@@ -133,6 +148,15 @@ class ProjectCode:
     def whole(self) -> str:
         """Digest of all Python files of the checkout, for code that can reach any of them."""
         return file_digest(self.checkout.root, "*.py") or ""
+
+
+def _files_below(root: str) -> Iterator[str]:
+    """Yield the paths of all files but Python's and hidden ones, relative to a folder."""
+    for folder, inner, names in os.walk(root):
+        inner[:] = [each for each in inner if not each.startswith(".") and each != "__pycache__"]
+        for name in names:
+            if not name.startswith(".") and not name.endswith(".py"):
+                yield os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
 
 
 def _follow(start: Any, qualname: str) -> Any:
