@@ -26,6 +26,7 @@ from sklearn.preprocessing import *
 from sklearn.svm import SVC, SVR, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+FUNCTIONS = [np.abs, np.cos, np.sin, np.square, np.tanh, np.sign]
 CAT = dict(iterations=20, verbose=0, allow_writing_files=False)
 LIGHT = dict(n_estimators=20, verbose=-1)
 """
@@ -193,7 +194,6 @@ CASES = [
         "bins",
         NUMBERS,
         "make_pipeline(KBinsDiscretizer(5, quantile_method='averaged_inverted_cdf'), LogisticRegression())",
-        refused="onehot encoding not supported",
     ),
     number("polynomials", NUMBERS, "make_pipeline(PolynomialFeatures(2), Ridge())"),
     number(
@@ -249,8 +249,15 @@ CASES = [
     number(
         "transformed target",
         NUMBERS,
+        "TransformedTargetRegressor(make_pipeline(StandardScaler(), Ridge()), func=np.log1p, inverse_func=np.expm1)",
+    ),
+    number("scaled target", NUMBERS, "TransformedTargetRegressor(SVR(), transformer=StandardScaler())", slow=True),
+    number(
+        "target of another function",
+        NUMBERS,
         "TransformedTargetRegressor(Ridge(), func=np.arcsinh, inverse_func=np.sinh)",
-        refused="no converter for TransformedTargetRegressor",
+        refused="the function sinh",
+        slow=True,
     ),
     binary(
         "isotonic calibration",
@@ -260,10 +267,21 @@ CASES = [
         slow=True,
     ),
     binary(
-        "a function in a pipeline",
+        "functions in a pipeline",
         NUMBERS,
-        "make_pipeline(FunctionTransformer(np.tanh), LogisticRegression())",
-        refused="FunctionTransformer is not supported",
+        "make_pipeline(make_union(*map(FunctionTransformer, FUNCTIONS)), StandardScaler(), LogisticRegression())",
+    ),
+    binary(
+        "logarithm and root",
+        COLUMNS,
+        "(FunctionTransformer(np.log1p), ['b']), (FunctionTransformer(np.sqrt), ['n']), (fill, ['a'])",
+        slow=True,
+    ),
+    binary(
+        "a function of the project in a pipeline",
+        NUMBERS,
+        "make_pipeline(FunctionTransformer(lambda x: x + 1), LogisticRegression())",
+        refused="the function <lambda>",
     ),
     binary("a bound method", BOUND, slow=True),
     binary("a function", LAMBDA, refused="only estimators can be converted"),

@@ -16,6 +16,7 @@ from orrery.pipeline.compiled import Compiled, Unproven
 from orrery.pipeline.predictor import Predictor
 from orrery.pipeline.verdict import GRAPH, Verdict, read_verdict
 from orrery.training import compile, runner, trees
+from orrery.training.functions import FUNCTIONS
 from orrery.training.proof import TOLERANCE, asked
 from orrery.training.sight import sight_of
 from training.compile_corpus import CASES, IMPORTS, MATRIX, NUMBERS, ROWS, Case
@@ -91,6 +92,8 @@ def test_the_page_tells_what_becomes_of_each_kind() -> None:
         assert (LINES[case.name] == "compiled") == (not case.refused)
         assert case.refused in LINES[case.name]
     assert sum(line == "compiled" for line in LINES.values()) >= 25
+    for function in FUNCTIONS:
+        assert f"`{function.__name__}`" in PAGE
     for value in {*TOLERANCE.values()}:
         assert f"{value:g}" in PAGE
 

@@ -106,8 +106,8 @@ def _options(model: Any) -> dict[Any, Any]:
 def _as_converters_take_it(model: Any) -> Iterator[None]:
     """Have the parts of a model, while they are read, say what they learnt in words that converters understand.
 
-    A category that is null becomes the text that stands for null, truth values as classes become whole numbers, and the
-    form of a vote's `transform`, which nobody asks for, the one that is known.
+    A category that is null becomes the text that stands for null, truth values as classes become whole numbers, sparse
+    bins dense ones, and the form of a vote's `transform`, which nobody asks for, the one that is known.
     """
     before = []
     for part in parts(model):
@@ -132,6 +132,8 @@ def _words(part: Any) -> dict[str, Any]:
         found["categories_"] = told
     if isinstance(classes, np.ndarray) and classes.dtype.kind == "b":
         found["classes_"] = classes.astype(np.int64)
+    if own.get("encode") == "onehot":  # of bins: what the graph makes is dense in any case
+        found["encode"] = "onehot-dense"
     if own.get("flatten_transform"):
         found["flatten_transform"] = False
     return found

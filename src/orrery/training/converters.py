@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from orrery.pipeline.verdict import MISSING
+from orrery.training.functions import function, function_shape, target, target_parser
 
 
 def imputer(scope: Any, operator: Any, container: Any) -> None:
@@ -76,7 +77,9 @@ def register(model: Any) -> None:
     for library, found in (("lightgbm", _of_lightgbm), ("xgboost", _of_xgboost), ("catboost", _of_catboost)):
         known += found() if library in libraries else ()
     for kind, shape, convert, options in known:
-        update_registered_converter(kind, f"Orrery{kind.__name__}", shape, convert, options=options)
+        parser = target_parser if convert is target else None
+        alias = f"Orrery{kind.__name__}"
+        update_registered_converter(kind, alias, shape, convert, options=options, parser=parser)
 
 
 Known = tuple[type, Any, Any, dict[str, list[Any]] | None]
@@ -87,12 +90,14 @@ _SUMS: dict[str, list[Any]] = {**_PROBABILITIES, "raw_scores": [True, False]}
 
 
 def _of_sklearn() -> Iterator[Known]:
-    from sklearn import ensemble, tree
+    from sklearn import compose, ensemble, preprocessing, tree
     from sklearn.impute import SimpleImputer
 
     from orrery.training.sklearn_trees import decision_trees, histogram_boosting
 
     yield SimpleImputer, imputer_shape, imputer, None
+    yield preprocessing.FunctionTransformer, function_shape, function, None
+    yield compose.TransformedTargetRegressor, regressor_shape, target, None
     yield ensemble.HistGradientBoostingClassifier, classifier_shape, histogram_boosting, _SUMS
     yield ensemble.HistGradientBoostingRegressor, regressor_shape, histogram_boosting, None
     for kind in (tree.DecisionTreeClassifier, ensemble.RandomForestClassifier, ensemble.ExtraTreesClassifier):
