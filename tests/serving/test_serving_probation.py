@@ -124,6 +124,18 @@ def test_the_callers_mistakes_speak_against_no_version(server: Any) -> None:
     assert server.control.reports[-1]["taken"] == {}
 
 
+def test_rows_that_end_both_versions_speak_against_none_while_the_new_one_starts_again(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1))
+    server.assign(fresh(server, plan={"start": 2.0}), server.slot(1, "standby"))
+    assert {version for _, version, _ in asked(server, 1)} == {2}
+    assert server.predict({"do": "die"}).status_code == 500
+    assert {(status, version) for status, version, _ in asked(server, 10)} == {(200, 1)}
+    server.until(lambda: server.http.get("/v2/health/ready").status_code == 200)
+    assert {version for _, version, _ in asked(server, 10)} == {2}
+    assert server.control.reports[-1]["taken"] == {}
+
+
 def test_a_row_that_the_project_refuses_is_refused_and_speaks_against_nobody(server: Any) -> None:
     server.start()
     contract = {"columns": {"age": {"type": "number", "min": 0, "max": 120}}}

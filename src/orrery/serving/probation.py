@@ -68,6 +68,7 @@ class Trial:
         self.requests = self.failures = 0
         self._began = time.monotonic()
         self._over: Future[None] = asyncio.get_running_loop().create_future()
+        self._excused = False
         self._running = 0
         self._width = 0
         self._ratios: deque[float] = deque(maxlen=LAST)
@@ -93,6 +94,7 @@ class Trial:
         error: BaseException | None = ModelFailed(f"Version {self.slot.version} of {self.slot.model} is not running.")
         try:
             if route.model.ready.is_set():
+                self._excused = False
                 asked, error = asyncio.ensure_future(predictor.answer(route, request, at)), None
                 await _first(asked, self._over, timeout=PATIENCE * crowd)
                 if asked.done() and (error := asked.exception()) is None:
@@ -109,8 +111,12 @@ class Trial:
                         return self._answered(asked.result(), (time.perf_counter() - began) / crowd)
             await _first(spare)
             if spare.exception() is not None:
+                # Rows that end both versions speak against neither, nor does the time in which this one starts again.
+                self._excused = not route.model.ready.is_set()
                 raise error or spare.exception()  # type: ignore[misc]
             now = time.perf_counter()
+            if self._excused and not route.model.failure:
+                return spare.result()
             if error is not None:
                 self._failed(str(error), spare.result())
             elif (now - began) / crowd > self._limits.latency * max(now - asked_at, FLOOR):
