@@ -176,6 +176,7 @@ def test_nothing_that_somebody_wrote_becomes_markup(web: httpx.Client, year: Orr
     )
     add("tested", environment=EVIL[:60], data={"commit": "e" * 40, "output": EVIL})
     facts = {"params": {EVIL: EVIL}, "metrics": {EVIL: 1.0}, "steps": [{"name": EVIL, "why": EVIL}], "warnings": [EVIL]}
+    facts["compiled"] = {"served": "onnx", "sentence": f"Served compiled {EVIL}"}
     trained = {"run": EVIL, "commit": "e" * 40, "change": EVIL, "data": {"flights": 1}, "tracking_run": EVIL, **facts}
     add("trained", version=6, data=trained)
     verdict = {"verdict": EVIL, "why": EVIL, "numbers": {EVIL: EVIL}}
@@ -207,6 +208,7 @@ def test_nothing_that_somebody_wrote_becomes_markup(web: httpx.Client, year: Orr
         assert not any(name.startswith("on") for _, had in tree.tags for name in had), path
         assert not any(str(one.get("href")).startswith(("javascript", "data")) for one in tree.all("a"))
     assert "&lt;script&gt;" in web.get("/flight-delay/versions/6").text  # the control: it was really there
+    assert "Served compiled &lt;script&gt;" in web.get("/flight-delay/versions/6").text
 
 
 def test_an_address_is_not_believed_either(web: httpx.Client, year: Orrery) -> None:

@@ -71,6 +71,7 @@ class VersionPage(Page):
     metrics: dict[str, float]
     steps: list[dict[str, Any]]
     warnings: list[str]
+    compiled: str
     run_url: str
     events: list[dict[str, Any]]
     environments: list[str]
@@ -124,6 +125,7 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         metrics=dict(facts.get("metrics") or {}),
         steps=[one for one in facts.get("steps") or [] if isinstance(one, dict)],
         warnings=[str(one) for one in facts.get("warnings") or []],
+        compiled=str((facts.get("compiled") or {}).get("sentence", "")),
         run_url=_run_url(facts.get("tracking_run")),
         events=[event.to_json() for event in events],
         environments=[lane.environment for lane in model.lanes.values() if lane.environment],
