@@ -34,6 +34,16 @@ def model(features, y):
     from sklearn.linear_model import LogisticRegression
     return LogisticRegression().fit(features, y)
 """
+COMPILED = """
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+def model(rows, y):
+    columns = make_column_transformer((StandardScaler(), ["a", "b"]))
+    return make_pipeline(columns, HistGradientBoostingClassifier(max_iter=5, random_state=1)).fit(rows, y)
+"""
 NO_TABLE = """
 import numpy as np
 
@@ -76,6 +86,7 @@ def slots_of(served: Served) -> list[dict[str, Any]]:
     models = {
         "trees": (trees, "binary"),
         "classes": (trainer.version(CLASSES, rows("multiclass"), "multiclass"), "multiclass"),
+        "compiled": (trainer.version(COMPILED, rows("binary")), "binary"),
         "cube": (trainer.version(NO_TABLE, rows("binary")), "binary"),
     }
     slots = [
@@ -166,6 +177,18 @@ def test_the_explanation_is_of_the_repaired_answer(explained: Served) -> None:
     assert found["probability"] != pytest.approx(before, abs=1e-3)
 
 
+def test_a_compiled_version_is_explained_by_its_own_python(explained: Served) -> None:
+    """Its answers come from the server itself; what explains them is started for that alone."""
+    found = ask(explained, "compiled", ROW).json()
+    why, how = found["explanation"], found["explained"]
+    raw = why["base"] + sum(why["contributions"].values())
+    assert (how["method"], how["scale"]) == ("Tree SHAP", "log-odds")
+    assert 1 / (1 + math.exp(-raw)) == pytest.approx(found["probability"], abs=1e-5)
+    artifact = explained.control.assignment["slots"][2]["artifact"]  # type: ignore[index]
+    (process,) = [one for one in explained.models() if one.cmdline()[-1] == artifact]
+    assert "--nice" in process.cmdline()
+
+
 def test_what_cannot_be_explained_says_why_and_is_predicted_all_the_same(explained: Served) -> None:
     refused = ask(explained, "cube", ROW)
     assert refused.status_code == 400 and "no table, so it cannot be explained" in refused.json()["error"]
@@ -175,7 +198,7 @@ def test_what_cannot_be_explained_says_why_and_is_predicted_all_the_same(explain
     assert (mlflow.status_code, mlflow.json()["error_code"]) == (501, "NOT_IMPLEMENTED")
     assert [ask(explained, name, ROW, "predict").status_code for name in ("cube", "bare")] == [200, 200]
     before = processes(explained)
-    assert 0 < len(before) <= explaining.PROCESSES  # of four that were asked by now
+    assert 0 < len(before) <= explaining.PROCESSES  # of five that were asked by now
     assert all(process.nice() > psutil.Process().nice() for process in before)
 
 
