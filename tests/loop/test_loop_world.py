@@ -256,6 +256,22 @@ def test_new_code_is_proven_in_shadow_and_the_loser_guards() -> None:
     assert not lane.challengers and lane.champion == 2
 
 
+def test_who_stands_guard_can_be_promoted_by_hand() -> None:
+    """It ends its guard, and answers; the one that it relieves goes on guard in its place."""
+    world = World()
+    world.first_champion()
+    world.push("bbb")
+    world.settle()
+    world.approve(2)
+    world.settle()
+    for number, other in ((2, 1), (1, 2), (2, 1)):
+        world.append(moves.order_promotion(world.model, number, "production", "by hand", "li", world.now))
+        world.settle()
+        lane = world.model.lane("production")
+        assert lane.champion == number
+        assert {one.version: one.role for one in lane.challengers.values()} == {other: "guard"}
+
+
 CANARY = (
     PROJECT
     + """

@@ -153,6 +153,8 @@ def promotion(
     facts = {"previous": former, "change": version.change, "by_policy": actor == ACTOR}
     drafts = [_draft("promoted", model, version.number, environment, why, facts, actor)]
     for other in lane.challengers.values():
+        if other.version == version.number:
+            continue  # it is no challenger any more: it answers
         if other.role == "guard":
             words = f"Version {version.number} took over: its guard period is over."
             drafts.append(_draft("retired", model, other.version, environment, words, {"role": "guard"}))
