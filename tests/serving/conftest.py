@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -160,9 +161,13 @@ class Served:
         return found
 
     def models(self) -> list[psutil.Process]:
-        """Return the model processes."""
+        """Return the model processes, each of which is below its guardian."""
         assert self.process is not None
-        return [p for p in psutil.Process(self.process.pid).children() if p.status() != psutil.STATUS_ZOMBIE]
+        found = []
+        for guardian in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [p for p in guardian.children() if p.status() != psutil.STATUS_ZOMBIE]
+        return found
 
     def count(self, metric: str, **labels: str) -> int:
         """Return the sum of a metric over the lines that carry the labels."""

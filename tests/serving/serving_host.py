@@ -17,6 +17,12 @@ def tell(told, content):
     told.write(len(frame).to_bytes(4, "little") + frame)
 
 
+def eat(size):
+    """Hold some memory for longer than anybody takes to look."""
+    kept = b"x" * size
+    time.sleep(1.0 if kept else 0)
+
+
 def answer(plan, request):
     columns, rows = request["columns"], request["n"]
     time.sleep(plan.get("sleep", 0) + rows * plan.get("each", 0))
@@ -24,6 +30,8 @@ def answer(plan, request):
         columns = {**columns, "do": [does]}
     if "die" in columns.get("do", ()):
         os._exit(9)
+    if "eat" in columns.get("do", ()):
+        eat(plan["eats"])
     if "hang" in columns.get("do", ()):
         time.sleep(3600)
     if "short" in columns.get("do", ()):
@@ -61,6 +69,7 @@ def main():
     given, told = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     plan = json.loads((Path(sys.argv[-1]) / "tiny.json").read_text())
     time.sleep(plan.get("start", 0))
+    eat(plan.get("begins_with", 0))
     if "fails" in plan:
         tell(told, {"error": {"what": plan["fails"]}})
         sys.exit(1)

@@ -23,7 +23,7 @@ def main():
         load(home, serving_port=port, port=control, replay="replay" in sys.argv, journal_full=full, **given),
         limits=Limits(**limits) if limits else None,
         replica=replica,
-        spawn=spawn if "real" in sys.argv else lambda argv: spawn([argv[0], HOST, *argv[3:]]),
+        spawn=spawn if "real" in sys.argv else lambda argv, memory: spawn([argv[0], HOST, *argv[3:]], memory),
     )
 
 

@@ -39,6 +39,7 @@ def test_every_champion_has_a_slot_that_a_server_can_carry_out(year: Orrery) -> 
     slot = slots[CHAMPION]
     assert Path(slot.artifact) == year.settings.home / "artifacts/1/run002/artifacts/model"
     assert (slot.python, slot.task, slot.broken, slot.timeout) == ("/venvs/10ck/bin/python", "binary", "mask", 2.0)
+    assert slot.memory == 4 << 30, "what its training may use"
     assert slot.entity == "flight_id"
     assert slot.contract is not None
     assert set(slot.contract["columns"]) == {"carrier", "temp", "distance"}, "a request does not know the target"

@@ -47,6 +47,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     task : what the numbers that come out mean.
     broken : what becomes of values that break the contract.
     timeout : seconds that a caller waits at most.
+    memory : bytes that a process of the version may use, with all that it starts; nothing for no limit.
     entity : input column that names what the row is about; empty for none.
     columns : data type of each input, for the description of the model.
     share, salt, unit : which part of the traffic a canary or an arm answers, as :class:`orrery.serving.route.Share`
@@ -67,6 +68,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     task: Task = "binary"
     broken: Policy = "mask"
     timeout: float = 10.0
+    memory: int | None = None
     entity: str = ""
     columns: dict[str, str] = msgspec.field(default_factory=dict)
     contract: dict[str, Any] | None = None

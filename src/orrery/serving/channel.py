@@ -8,43 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from asyncio import AbstractEventLoop, Future
+from asyncio import AbstractEventLoop, Future, Task
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import IO, Any, Protocol
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 import msgspec
 
 from orrery.serving.contract import Columns
-from orrery.workers.contained import harmless
+from orrery.workers.contained import NONE, Contained, Finished
+from orrery.workers.contained import spawn as contained
 
 MAX_FRAME = 1 << 28
 TAIL = 4096
+PATIENCE = 1.0
+"""Seconds that a process has to end once it says nothing more."""
 
-
-class Child(Protocol):
-    """A running program with three pipes; :class:`subprocess.Popen` is one."""
-
-    stdin: IO[bytes] | None
-    stdout: IO[bytes] | None
-    stderr: IO[bytes] | None
-    pid: int
-
-    def kill(self) -> object:
-        """End it."""
-
-    def wait(self, timeout: float | None = None) -> object:
-        """Wait for its end."""
-
-
-Spawn = Callable[[Sequence[str]], Child]
-"""Starts a program; called in one thread that lives as long as this process."""
+Spawn = Callable[[Sequence[str], int | None], Contained]
+"""Starts a program that may use so many bytes of memory; called in a thread."""
 
 
 class Fault(msgspec.Struct):
@@ -74,8 +62,8 @@ class ProcessDied(Exception):
     """The model process ended; its text says how."""
 
 
-def spawn(argv: Sequence[str]) -> Child:
-    """Start a program that the kernel ends when this process ends.
+def spawn(argv: Sequence[str], memory: int | None) -> Contained:
+    """Start a program that is ended when this process ends, or when it and all that it starts use too much memory.
 
     Raises
     ------
@@ -84,23 +72,9 @@ def spawn(argv: Sequence[str]) -> Child:
     """
     if shutil.which(argv[0]) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *argv],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"OMP_NUM_THREADS": "1", **harmless()},
-    )
-
-
-# Between fork and exec nothing but exec is safe in a process with threads, so the child asks for its own end first.
-_LEASH = """
-import ctypes, os, sys
-if sys.platform.startswith("linux"):
-    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
-"""
+    limits = dataclasses.replace(NONE, memory_bytes=memory)
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return contained(argv, cwd=Path.cwd(), env=threads, limits=limits, stdin=PIPE, stdout=PIPE, stderr=PIPE)
 
 
 class Channel(asyncio.Protocol):
@@ -110,30 +84,33 @@ class Channel(asyncio.Protocol):
     ----------
     child : the running program.
     loop : the event loop that everything happens on.
+    threads : an executor, in which the program is waited for.
     """
 
-    def __init__(self, child: Child, loop: AbstractEventLoop) -> None:
-        self._child, self._loop = child, loop
+    def __init__(self, child: Contained, loop: AbstractEventLoop, threads: Executor) -> None:
+        self._child, self._loop, self._threads = child, loop, threads
+        self._ending: Task[None] | None = None
         self._pending: dict[int, Future[Reply]] = {}
         self._next = 0
         self._buffer = bytearray()
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Reply).decode
-        self._heard = loop.time()
         self._why = ""
         self._errors = _Tail()
         self.pid = child.pid
+        self.over = False
+        """Whether the child has said its last; why is known a moment later, from :attr:`lost`."""
         self.first: Future[Reply] = loop.create_future()
         """The child's first frame, or :class:`ProcessDied`."""
         self.lost: Future[str] = loop.create_future()
         """Why the child ended, once it has."""
 
     @classmethod
-    async def open(cls, start: Spawn, argv: Sequence[str], threads: Executor) -> Channel:
-        """Start a model process and connect to it."""
+    async def open(cls, start: Spawn, argv: Sequence[str], threads: Executor, memory: int | None) -> Channel:
+        """Start a model process, which may use so many bytes of memory, and connect to it."""
         loop = asyncio.get_running_loop()
-        child = await loop.run_in_executor(threads, start, argv)
-        channel = cls(child, loop)
+        child = await loop.run_in_executor(threads, start, argv, memory)
+        channel = cls(child, loop, threads)
         assert child.stdin is not None and child.stdout is not None
         try:
             channel._writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, child.stdin)
@@ -141,7 +118,7 @@ class Channel(asyncio.Protocol):
                 await loop.connect_read_pipe(lambda: channel._errors, child.stderr)
             await loop.connect_read_pipe(lambda: channel, child.stdout)
         except BaseException:
-            await asyncio.shield(channel.reap(threads))
+            await asyncio.shield(channel._reap())
             raise
         return channel
 
@@ -159,37 +136,24 @@ class Channel(asyncio.Protocol):
         self._writer.write(len(frame).to_bytes(4, "little") + frame)
         return future
 
-    def doubt(self, since: float, patience: float) -> None:
-        """End the process if it has said nothing from an instant of the loop's clock to so many seconds from now."""
-
-        def check() -> None:
-            if self._heard < since and not self.lost.done():
-                self.kill(f"did not answer for {self._loop.time() - since:.1f} s")
-
-        self._loop.call_later(patience, check)
-
     def kill(self, why: str) -> None:
         """End the process at once."""
         self._why = self._why or why
-        if self.pid > 0 and not self.lost.done():
+        if self.pid > 0 and not self.over:
             with contextlib.suppress(ProcessLookupError):  # it ended at this moment
                 os.kill(self.pid, signal.SIGKILL)
 
-    async def stop(self, grace: float, threads: Executor) -> None:
+    async def stop(self, grace: float) -> None:
         """Let the process end by itself, then end it; return when nothing of it is left."""
         self._why = self._why or "was stopped"
         self._writer.close()
         await asyncio.wait([self.lost], timeout=grace)
-        await self.reap(threads)
+        await self._reap()
+        await asyncio.wait([self.lost], timeout=grace)
 
-    async def reap(self, threads: Executor) -> None:
-        """End whatever is left of the process."""
-
-        def end() -> None:
-            self._child.kill()
-            self._child.wait()
-
-        await self._loop.run_in_executor(threads, end)
+    async def _reap(self) -> Finished:
+        """End whatever is left of the process; return how it ended."""
+        return await self._loop.run_in_executor(self._threads, _end, self._child)
 
     def data_received(self, data: bytes) -> None:
         """Take what the child wrote."""
@@ -213,7 +177,6 @@ class Channel(asyncio.Protocol):
         del buffer[:start]
 
     def _take(self, reply: Reply) -> None:
-        self._heard = self._loop.time()
         if not self.first.done():
             self.first.set_result(reply)
         elif reply.id is not None:
@@ -225,8 +188,14 @@ class Channel(asyncio.Protocol):
         """Tell everybody who waits that the child is gone."""
         if not self._writer.is_closing():
             self._writer.abort()
+        self.over = True
+        self._ending = self._loop.create_task(self._lost())
+
+    async def _lost(self) -> None:
+        finished = await self._reap()
         said = self._errors.last_line()
-        self._why = self._why or f"ended without being told to{': ' + said if said else ''}"
+        how = finished.reason or "ended without being told to"
+        self._why = self._why or f"{how}{': ' + said if said else ''}"
         if not self.first.done():
             self.first.set_exception(ProcessDied(self._why))
             self.first.exception()  # it may be that nobody waits any more
@@ -236,6 +205,10 @@ class Channel(asyncio.Protocol):
         self._pending.clear()
         if not self.lost.done():
             self.lost.set_result(self._why)
+
+
+def _end(child: Contained) -> Finished:
+    return child.wait(PATIENCE) or child.kill()
 
 
 class _Tail(asyncio.Protocol):

@@ -143,11 +143,11 @@ class Explaining:
             return await channel.send(columns, rows, "explain")
 
     async def _channel(self, desk: _Desk) -> Channel:
-        if desk.channel is None or desk.channel.lost.done():
+        if desk.channel is None or desk.channel.over:
             await self._end(desk)
             slot = desk.slot
             argv = [slot.python, "-m", HOST, "--nice", slot.artifact]
-            desk.channel = await Channel.open(self._spawn, argv, self._threads)
+            desk.channel = await Channel.open(self._spawn, argv, self._threads, slot.memory)
             async with asyncio.timeout(START_WITHIN):
                 first = await desk.channel.first
             if first.error is not None or not first.ready:
@@ -158,7 +158,7 @@ class Explaining:
         channel, desk.channel = desk.channel, None
         if channel is not None:
             channel.kill("was stopped")
-            await asyncio.shield(channel.stop(2.0, self._threads))
+            await asyncio.shield(channel.stop(2.0))
 
     def _tidy(self) -> None:
         for key, desk in list(self._desks.items()):

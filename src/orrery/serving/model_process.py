@@ -67,7 +67,7 @@ class ModelProcess:
         self, slot: Slot, spawn: Spawn, threads: Executor, metrics: Metrics, ready: Event, settled: Event
     ) -> None:
         self.name, self.version = slot.model, slot.version
-        self._argv = [slot.python, "-m", HOST, slot.artifact]
+        self._argv, self._memory = [slot.python, "-m", HOST, slot.artifact], slot.memory
         self._spawn, self._threads, self._metrics = spawn, threads, metrics
         self._channel: Channel | None = None
         self._proven = False
@@ -135,6 +135,8 @@ class ModelProcess:
             If it fails otherwise, or returns another number of rows.
         """
         loop = asyncio.get_running_loop()
+        if self._channel is not None and self._channel.over:
+            self._gone(self._channel)
         channel = self._channel or await self._wait(loop.time() + timeout)
         sent = loop.time()
         reply = channel.send(columns, rows)
@@ -198,7 +200,7 @@ class ModelProcess:
             began = loop.time()
             channel: Channel | None = None
             try:
-                channel = await Channel.open(self._spawn, self._argv, self._threads)
+                channel = await Channel.open(self._spawn, self._argv, self._threads, self._memory)
                 await self._begin(channel)
                 await asyncio.shield(channel.lost)
                 say(f"{self}: its process {channel.lost.result()}")
@@ -214,7 +216,7 @@ class ModelProcess:
                 self.ready.clear()
                 self.settled.set()
                 if channel is not None:
-                    await asyncio.shield(channel.stop(2.0, self._threads))
+                    await asyncio.shield(channel.stop(2.0))
             self._metrics.restarts.add((self.name, str(self.version)))
             if loop.time() - began > STEADY:
                 delay = FIRST_DELAY

@@ -24,7 +24,7 @@ from orrery.errors import Damaged, NotAllowed
 from orrery.serving import closing
 from orrery.serving.assignment import AssignmentFile
 from orrery.serving.channel import Spawn
-from orrery.serving.channel import spawn as leashed
+from orrery.serving.channel import spawn as contained
 from orrery.serving.control import ControlLink
 from orrery.serving.door import Door, Limits
 from orrery.serving.explaining import Explaining
@@ -51,7 +51,7 @@ QUIET = 0.3
 def serve(
     settings: Settings,
     *,
-    spawn: Spawn = leashed,
+    spawn: Spawn = contained,
     journal: Journal | None = None,
     limits: Limits | None = None,
     replica: int = 0,
@@ -61,7 +61,7 @@ def serve(
     Parameters
     ----------
     settings : home, ports, clock and what is kept how.
-    spawn : starts a model process; by default without containment.
+    spawn : starts a model process; by default one that is held to the memory of its version.
     journal : gets the predictions; by default the one in ``serving/journal`` in the home folder.
     limits : what is refused at the door; by default what the settings say.
     replica : which one of several that share the ports, from 1 on; 0 for one that is alone.

@@ -101,6 +101,7 @@ def _slot(orrery: Orrery, model: ModelState, lane: Lane, number: int, role: Role
         task=spec.model.task,
         broken=spec.serving.broken,  # type: ignore[arg-type]
         timeout=parse_duration(spec.serving.timeout).total_seconds(),
+        memory=int(spec.resources.memory_gb * 2**30),
         entity=spec.model.entity,
         columns={name: rule.get("type", "other") for name, rule in contract["columns"].items()} if contract else {},
         contract=contract,
