@@ -133,7 +133,6 @@ def test_the_same_requirements_are_built_once(tmp_path: Path, wheels: Path) -> N
     again = lock(project(tmp_path / "another-commit", txt="planets==1.0\n"), folder)
     other = lock(project(tmp_path / "p", txt="planets==2.0\n"), folder)
     assert (again.cached, again.frozen, again.python) == (True, first.frozen, first.python)
-    assert again.seconds < 1
     assert not other.cached and other.frozen != first.frozen
 
 

