@@ -134,7 +134,8 @@ def test_a_model_sees_nothing_of_the_platform(platform: Platform) -> None:
     hosts = [child for child in children if "orrery.pipeline.host" in " ".join(child.cmdline())]
     assert hosts
     for host in hosts:
-        assert [name for name in host.environ() if name.startswith("ORRERY_")] == [MARK], "by which its guardian knows it"
+        ours = [name for name in host.environ() if name.startswith("ORRERY_")]
+        assert ours == [MARK], "by which its guardian knows it"
 
 
 def trouble(platform: Platform, **files: str) -> Path:
