@@ -33,6 +33,16 @@ WHOLE = """
         columns = make_column_transformer((numbers, ["a", "n"]), (OneHotEncoder(handle_unknown="ignore"), ["city"]))
         return make_pipeline(columns, LogisticRegression()).fit(rows, y)
 """
+SELECTED = WHOLE.replace(
+    "def model(rows, y):",
+    """NAMES = ["city", "n"]
+
+    def features(rows):
+        \"\"\"Columns, as they come.\"\"\"
+        return rows.select(*NAMES, "a")
+
+    def model(features, y):""",
+).replace("fit(rows, y)", "fit(features, y)")
 STEPPED = """
     from sklearn.linear_model import LogisticRegression
 
@@ -52,11 +62,13 @@ def frame(count: int = 400) -> pl.DataFrame:
     return table.with_columns(a=pl.when(pl.int_range(count) % 13 == 0).then(None).otherwise("a"))
 
 
-@pytest.fixture(scope="module")
-def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["direct", "selected"])
+def version(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A version whose model sees requests as they come, the second by way of a step that turns their columns round."""
     from training.conftest import Trainer
 
-    return Trainer(tmp_path_factory.mktemp("whole")).version(WHOLE, frame())
+    rows = frame().with_columns(unused=pl.lit("u")) if request.param == "selected" else frame()
+    return Trainer(tmp_path_factory.mktemp("whole")).version(SELECTED if request.param == "selected" else WHOLE, rows)
 
 
 def ask(version: Path, columns: dict[str, list[Any]], rows: int = 1) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from orrery.pipeline.checkout import Checkout, checkout_of, describe, load_modul
 from orrery.pipeline.compiled import Compiled, Unproven
 from orrery.pipeline.manifest import FloatArray, Manifest, read_manifest, repaired
 from orrery.pipeline.rows import Columns, Rows
+from orrery.pipeline.selection import only_selects
 from orrery.pipeline.steps import Step, find_steps
 from orrery.pipeline.verdict import read_verdict
 
@@ -157,6 +158,14 @@ class Predictor:
         """What the model sees of rows that fit already."""
         with self.active():
             return self._features(rows.frame)
+
+    def only_selects(self) -> bool:
+        """Whether what the model sees are columns of the rows as they come."""
+        if [step.name for step in self._steps] != [self.manifest.features]:
+            return not self._steps
+        (step,) = self._steps
+        source = self._checkout.sources.get(step.function.__code__.co_filename, b"")
+        return only_selects(step.function, source, self.manifest.rows_input)
 
     def features_unhidden(self, rows: pl.DataFrame) -> Any:
         """The same of rows in the exact training schema, the target included: for finding features that use it."""

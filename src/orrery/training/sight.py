@@ -14,7 +14,7 @@ from orrery.pipeline.compiled import Compiled, Unproven
 from orrery.pipeline.manifest import FloatArray
 from orrery.pipeline.predictor import Predictor, arrays_of
 from orrery.pipeline.verdict import EXACT, Column
-from orrery.training.convert import NotConvertible
+from orrery.training.convert import NotConvertible, by_name
 
 ROWS = 2048
 """So many untouched rows are compared at most."""
@@ -45,14 +45,17 @@ def sight_of(predictor: Predictor, rows: pl.DataFrame) -> Sight:
     places = np.unique(np.linspace(0, rows.height - 1, min(ROWS, rows.height)).astype(int))
     some = rows[places.tolist()]
     manifest = predictor.manifest
-    if not manifest.live and manifest.features == manifest.rows_input:
-        fitted = predictor.columns.of_frame(some).frame
-        hidden = manifest.target if manifest.target in fitted.columns else ""
-        real = fitted.select(list(predictor.columns.accepted))
-        columns = [_column(name, dtype) for name, dtype in predictor.columns.accepted.items()]
-        return Sight(True, real, columns, hidden, lambda frame: _asked(predictor, frame), _requested)
+    accepted = predictor.columns.accepted
     given = predictor.features(some)
     table = table_of(given)
+    if _from_request(predictor, table):
+        fitted = predictor.columns.of_frame(some).frame
+        hidden = manifest.target if manifest.target in fitted.columns else ""
+        real = fitted.select(list(accepted))
+        columns = [_column(name, dtype) for name, dtype in accepted.items()]
+        if manifest.live and table is not None:
+            columns = [one if one.name in table.columns else msgspec.structs.replace(one, group="") for one in columns]
+        return Sight(True, real, columns, hidden, lambda frame: _asked(predictor, frame), _requested)
     if table is None:
         raise NotConvertible(f"its features are a {type(given).__name__}, and only tables can be given to a graph")
     columns = [_column(name, dtype) for name, dtype in table.schema.items()]
@@ -64,6 +67,22 @@ def sight_of(predictor: Predictor, rows: pl.DataFrame) -> Sight:
         lambda frame: _told(predictor, like(given, frame), frame.height),
         lambda compiled, frame: compiled.of_features(arrays_of(like(given, frame)), frame.height),
     )
+
+
+def _from_request(predictor: Predictor, seen: pl.DataFrame | None) -> bool:
+    """Whether the model sees the columns of a request as they come: all of them, or those that a step selects.
+
+    The graph has a request's columns in the order of training: where the step turns it round, the model must know them
+    by their names.
+    """
+    if not predictor.only_selects():
+        return False
+    if not predictor.manifest.live:
+        return predictor.manifest.features == predictor.manifest.rows_input
+    accepted = list(predictor.columns.accepted)
+    if seen is None or not set(seen.columns) <= set(accepted):
+        return False
+    return seen.columns == [name for name in accepted if name in seen.columns] or by_name(predictor.model)
 
 
 def _asked(predictor: Predictor, frame: pl.DataFrame) -> FloatArray:
