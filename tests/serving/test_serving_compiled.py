@@ -117,6 +117,16 @@ def test_it_answers_as_its_own_python_and_needs_no_process(boosted: Any, version
     assert boosted.models() == []
 
 
+def test_requests_that_come_while_it_is_loaded_need_no_process(server: Any, versions: dict[str, Path]) -> None:
+    server.start("real")
+    server.order({**server.slot(1), "artifact": str(versions["boosted"]), "timeout": 30.0})  # and not waited for
+    answers: list[int] = []
+    while answers.count(200) < 20:
+        assert len(answers) < 50_000
+        answers.append(server.predict(ORDINARY[0]).status_code)
+    assert server.models() == []
+
+
 def test_the_runtime_is_loaded_only_for_a_compiled_version(boosted: Any, server: Any) -> None:
     server.start()
     server.assign(server.slot(1))

@@ -102,6 +102,16 @@ class Model:
         """Whether it answers in this process."""
         return self._compiled is not None
 
+    @property
+    def undecided(self) -> bool:
+        """Whether it is not known yet if it answers in this process: its compiled form is being loaded."""
+        return self._compiled is None and self._process is None
+
+    async def decided(self) -> None:
+        """Wait until that is known."""
+        if self.undecided and self._task is not None:
+            await asyncio.wait([self._task])
+
     def quick(self, rows: int) -> bool:
         """Say whether so many rows are asked for by :meth:`at_once`."""
         return self._compiled is not None and rows <= AT_ONCE
@@ -135,6 +145,7 @@ class Model:
         OrreryError
             As :meth:`orrery.serving.model_process.ModelProcess.predict`; a process that ends is Unavailable, too.
         """
+        await self.decided()
         if self._compiled is not None:
             with contextlib.suppress(Elsewhere):
                 return self.at_once(columns, rows) if self.quick(rows) else await self.in_thread(columns, rows)

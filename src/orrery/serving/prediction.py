@@ -99,23 +99,34 @@ class Predictor:
         NotUnderstood, ModelFailed
             If the model cannot use the rows, or fails.
         """
-        loop = asyncio.get_running_loop()
-        answer: Future[Answer] = loop.create_future()
-        one = Waiting(request, at, answer, time.perf_counter())
-        model, line = route.model, route.line
-        model.hold()
-        if model.quick(request.rows):
+        answer: Future[Answer] = asyncio.get_running_loop().create_future()
+        route.model.hold()
+        self._admit(route, Waiting(request, at, answer, time.perf_counter()))
+        return answer
+
+    def _admit(self, route: Route, one: Waiting) -> None:
+        """Let a request go where its version answers; the version is held for it."""
+        loop, model, line = asyncio.get_running_loop(), route.model, route.line
+        if model.quick(one.request.rows):
             line.fresh.append(one)
             if len(line.fresh) == 1:
                 loop.call_soon(self._gather, route, 0)
-        elif model.compiled:
-            task = loop.create_task(self._in_thread(route, one))
+        elif model.compiled or model.undecided:
+            task = loop.create_task(self._in_thread(route, one) if model.compiled else self._when_decided(route, one))
             line.large.add(task)
             task.add_done_callback(line.large.discard)
         else:
             self._queue(route, one)
             model.release()
-        return answer
+
+    async def _when_decided(self, route: Route, one: Waiting) -> None:
+        """Wait with a request that came while the compiled version is loaded: a process may never be needed."""
+        await route.model.decided()
+        if one.answer.done() or route.model.undecided:  # nobody waits for it any more, or the server ends
+            self._fail(route, [one], Unavailable(f"{route.model} is being stopped.", todo="Send it again."))
+            route.model.release()
+        else:
+            self._admit(route, one)
 
     async def ask(self, route: Route, request: Request) -> list[list[Any]]:
         """Return what a version says, without writing it down."""
@@ -124,6 +135,7 @@ class Predictor:
 
     async def see(self, lane: Lane, asked: list[Waiting]) -> None:
         """Have a challenger predict, and write that down; what goes wrong is counted and harms nobody."""
+        await lane.model.decided()
         if lane.model.quick(max(one.request.rows for one in asked)):
             asked = self._at_once(lane, asked)
         if asked:
