@@ -40,7 +40,7 @@ def address(home: Settings, timeline: Timeline, quiet: float) -> Iterator[str]:
     app.mount("/git", git_app(home, quiet=quiet))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(app, loop="asyncio", log_level="warning", timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()

@@ -471,7 +471,7 @@ def history(orrery: Orrery) -> History:
 @pytest.fixture
 def address(orrery: Orrery) -> Iterator[str]:
     """The control plane, answering on a loopback port of its own."""
-    config = uvicorn.Config(create(orrery), host="127.0.0.1", port=0, log_level="error", lifespan="off")
+    config = uvicorn.Config(create(orrery), loop="asyncio", host="127.0.0.1", port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -72,8 +72,10 @@ def main() -> None:
         listener.bind(("127.0.0.1", orrery.settings.port))
     except OSError as error:
         sys.exit(f"orrery: port {orrery.settings.port} cannot be used: {error.strerror}. Set ORRERY_PORT to another.")
+    # asyncio's loop waits for processes in any thread, uvloop's does not; and nothing here asks for speed.
     config = uvicorn.Config(
         create(orrery),
+        loop="asyncio",
         log_level="warning",
         access_log=False,
         proxy_headers=False,
