@@ -127,6 +127,17 @@ def test_requests_that_come_while_it_is_loaded_need_no_process(server: Any, vers
     assert server.models() == []
 
 
+def test_nobody_waits_longer_for_it_to_be_loaded_than_for_an_answer(server: Any, versions: dict[str, Path]) -> None:
+    server.start("real")
+    server.order({**server.slot(1), "artifact": str(versions["boosted"]), "timeout": 0.001})
+    said: list[httpx.Response] = []
+    while not said or said[-1].status_code != 200:
+        assert len(said) < 50_000
+        said.append(server.predict(ORDINARY[0]))
+    refused = [one for one in said if one.status_code == 503]
+    assert refused and any("still being loaded" in one.text for one in refused)
+
+
 def test_the_runtime_is_loaded_only_for_a_compiled_version(boosted: Any, server: Any) -> None:
     server.start()
     server.assign(server.slot(1))

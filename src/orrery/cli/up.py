@@ -53,15 +53,10 @@ def up(
     from orrery.app import Orrery
     from orrery.cli.watching import Screen
     from orrery.registry import schema
-    from orrery.workers.supervisor import Supervisor, running
+    from orrery.workers.supervisor import Supervisor
 
     settings = orrery_settings.load(here.home, workers=workers)
-    if (pid := running(settings.home)) is not None:
-        raise NotAllowed(
-            f"An orrery runs in {settings.home} already, as process {pid}.",
-            safe="It was left alone.",
-            todo="Use that one, stop it with Ctrl-C, or give another folder with --home.",
-        )
+    _check_alone(settings.home)
     control = _port(port, "ORRERY_PORT", settings.port, "--port", ())
     serving = _port(serving_port, "ORRERY_SERVING_PORT", settings.serving_port, "--serving-port", (control,))
     if settings.grpc_port:
@@ -95,15 +90,10 @@ def serve(
     the database is needed. Predictions wait in the journal until `orrery up` runs again.
     """
     from orrery.serving.assignment import AssignmentFile
-    from orrery.workers.supervisor import Supervisor, running
+    from orrery.workers.supervisor import Supervisor
 
     settings = orrery_settings.load(here.home, replicas=replicas)
-    if (pid := running(settings.home)) is not None:
-        raise NotAllowed(
-            f"An orrery runs in {settings.home} already, as process {pid}.",
-            safe="It was left alone, and answers.",
-            todo="Use that one, or stop it first.",
-        )
+    _check_alone(settings.home)
     assigned = AssignmentFile(settings.home / "serving" / "assignment.json").load()
     if assigned is None:
         raise NotFound(f"No version was ever assigned in {settings.home}.", todo="Start it with `orrery up` first.")
@@ -138,6 +128,17 @@ def servers(settings: Settings) -> list[Child]:
         return [Child("serving", argv, env)]
     numbers = range(1, settings.replicas + 1)
     return [Child(f"serving-{number}", [*argv, "--replica", str(number)], env) for number in numbers]
+
+
+def _check_alone(home: Path) -> None:
+    from orrery.workers.supervisor import running
+
+    if (pid := running(home)) is not None:
+        raise NotAllowed(
+            f"An orrery runs in {home} already, as process {pid}.",
+            safe="It was left alone, and answers.",
+            todo="Use that one, stop it with Ctrl-C, or give another folder with --home.",
+        )
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import traceback
 from asyncio import Future
@@ -121,9 +122,11 @@ class Predictor:
 
     async def _when_decided(self, route: Route, one: Waiting) -> None:
         """Wait with a request that came while the compiled version is loaded: a process may never be needed."""
-        await route.model.decided()
-        if one.answer.done() or route.model.undecided:  # nobody waits for it any more, or the server ends
-            self._fail(route, [one], Unavailable(f"{route.model} is being stopped.", todo="Send it again."))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(route.slot.timeout):
+                await route.model.decided()
+        if one.answer.done() or route.model.undecided:
+            self._fail(route, [one], Unavailable(f"{route.model} is still being loaded.", todo="Send it again later."))
             route.model.release()
         else:
             self._admit(route, one)
