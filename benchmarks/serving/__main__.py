@@ -46,7 +46,8 @@ class Results:
         self._path, self.records = path, []
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() and not fresh else []
         if lines and lines[0] == run:
-            self.records: list[dict[str, Any]] = lines[1:]
+            # Why a server was not measured may be mended by now: it is tried again.
+            self.records: list[dict[str, Any]] = [line for line in lines[1:] if line["what"] != "not run"]
         else:
             path.write_text(json.dumps(run) + "\n")
 

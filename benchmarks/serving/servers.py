@@ -242,8 +242,9 @@ class Running:
             except OSError as error:
                 if self._process.poll() is not None or time.perf_counter() - began > START_WITHIN:
                     lines = self._log.read_text(errors="replace").strip().splitlines()
-                    said = getattr(error, "read", lambda: b"")()[:300].decode(errors="replace")
-                    raise NotRun(f"no answer ({error}) {said} {' '.join(lines[-2:])}"[:400]) from None
+                    named = [line for line in lines if "Error: " in line] or lines  # the reason, not the farewell
+                    said = getattr(error, "read", lambda: b"")()[-200:].decode(errors="replace")
+                    raise NotRun(f"no answer ({error}) {said} {' '.join(named[-1:])}"[:400]) from None
                 time.sleep(0.02)
 
     def ask(self, line: str) -> list[float]:
