@@ -20,8 +20,9 @@ import polars as pl
 
 from orrery.app import Orrery
 from orrery.demo import flights
-from orrery.demo.replay import Model, Replay, copy_project
+from orrery.demo.replay import Replay, copy_project
 from orrery.demo.report import Row, as_json, costs_of, of_baseline, of_orrery, table, verdicts
+from orrery.demo.world import Model
 from orrery.errors import NotAllowed, NotUnderstood, OrreryError
 from orrery.settings import SETTINGS, load
 from orrery.timeline.clock import ReplayClock
@@ -77,12 +78,11 @@ def run(
     try:
         for model in models:
             copy_project(model.checkout, model.name, model.dataset)
-        replay = Replay(Orrery(settings), models)
-        replay.first = first
+        replay = Replay(Orrery(settings), models, first)
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a fork would inherit held locks
             baselines = _baselines(pool, folder, truth, served)
             _wait_for(replay, platform)
-            replay.begin(truth, trained_on)
+            replay.begin(trained_on)
             _play(replay, served, began)
             costs = costs_of(replay.orrery, [model.name for model in models])
             for model in models:

@@ -6,50 +6,23 @@ import os
 import shutil
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import httpx
-import polars as pl
 
 from orrery.app import Orrery
 from orrery.demo import flights
+from orrery.demo.world import Apart, Model
 from orrery.errors import OrreryError, ProjectFailed
 from orrery.timeline.clock import ReplayClock
 from orrery.types import PRODUCTION
 
-ROWS_PER_REQUEST = 250
 MORNING = 5  # o'clock: labels of yesterday are known, requests of today come in
 TESTS = "tests/test_pipeline.py"
 PATIENCE = 300.0  # seconds that a day may take before something is wrong
-
-
-@dataclass
-class Model:
-    """One of the two models that the year is played to.
-
-    Parameters
-    ----------
-    name, dataset : as orrery knows them.
-    told : the year as the feeds tell it.
-    checkout : working copy of its project.
-    incidents : whether the three incidents are injected.
-    """
-
-    name: str
-    dataset: str
-    told: pl.DataFrame
-    checkout: Path
-    incidents: bool
-
-    def __post_init__(self) -> None:
-        self._by_day = {day: flights.on(self.told, day) for day in flights.days(self.told)}
-
-    def day(self, day: date) -> pl.DataFrame:
-        """Return the flights of a day, none where the year has none."""
-        return self._by_day.get(day, self.told.clear())
 
 
 class Replay:
@@ -58,30 +31,24 @@ class Replay:
     Parameters
     ----------
     orrery : opened on the home in which ``orrery up`` runs.
-    models : see :class:`Model`.
+    models : what it is played to.
+    first : first day that is served.
     """
 
-    def __init__(self, orrery: Orrery, models: list[Model]) -> None:
+    def __init__(self, orrery: Orrery, models: list[Model], first: date) -> None:
         assert isinstance(orrery.clock, ReplayClock)
         self.orrery = orrery
         self.clock = orrery.clock
         self.models = models
         self.control = httpx.Client(base_url=orrery.settings.control_url, timeout=30)
         self.serving = httpx.Client(base_url=orrery.settings.serving_url, timeout=60)
-        self.pool = ThreadPoolExecutor(len(models))
+        self.worlds = [Apart(orrery.settings, model, first) for model in models]
+        self.pushing = ThreadPoolExecutor(len(models))
 
-    def begin(self, truth: pl.DataFrame, trained_on: tuple[date, date]) -> None:
+    def begin(self, trained_on: tuple[date, date]) -> None:
         """Bring the first data, push the project, and let a second person approve the first version."""
-        for model in self.models:
-            first = flights.on(model.told, *trained_on)
-            self.orrery.add_data(
-                model.dataset,
-                first,
-                why=f"Flights of {trained_on[0]:%B %Y}",
-                actor="feed",
-                key=f"{model.dataset}-first",
-            )
-        list(self.pool.map(self.push, self.models))
+        _all(world.begin(*trained_on) for world in self.worlds)
+        list(self.pushing.map(self.push, self.models))
         self.settle()
         for model in self.models:
             (waiting,) = {version.number for version, _, _ in self.orrery.model(model.name).waiting()}
@@ -94,53 +61,13 @@ class Replay:
     def day(self, day: date) -> None:
         """Play one day: yesterday's labels and rows, the loop's morning, today's requests; both models at once."""
         morning = datetime(day.year, day.month, day.day, MORNING, tzinfo=UTC)
-        list(self.pool.map(lambda model: self._land(model, day - timedelta(days=1), morning), self.models))
+        _all(world.land(day - timedelta(days=1), morning) for world in self.worlds)
         self.clock.set(morning)
         for model in self.models:
             self._incidents(model, day)
         self.settle()
         self.clock.set(morning + timedelta(hours=1))
-        list(self.pool.map(lambda model: self.ask(model, flights.requests_for(model.day(day), day)), self.models))
-
-    def _land(self, model: Model, yesterday: date, morning: datetime) -> None:
-        """Bring what became known of a day: labels for its predictions, rows for the next training."""
-        landed = model.day(yesterday)
-        if not len(landed) or yesterday < self.first:
-            return
-        labels = flights.labels_for(landed, yesterday).select(
-            entity="flight_id", label="late", at=pl.lit(morning).cast(pl.Datetime("us", "UTC"))
-        )
-        self.orrery.add_labels(model.name, labels, actor="feed", key=f"{model.name}-{yesterday}")
-        self.orrery.add_data(
-            model.dataset,
-            landed,
-            why=f"Flights of {yesterday}",
-            actor="feed",
-            key=f"{model.dataset}-{yesterday}",
-            occurred_at=morning,
-        )
-
-    first: date = flights.SERVED[0]
-
-    def ask(self, model: Model, requests: pl.DataFrame) -> None:
-        """Send a day's requests to the inference server, and wait until the challengers have seen them too."""
-        for number, part in enumerate(requests.iter_slices(ROWS_PER_REQUEST)):
-            inputs = []
-            for series in part.get_columns():
-                kind = "BYTES" if series.dtype in (pl.String, pl.Datetime("us", "UTC")) else "FP64"
-                if kind == "BYTES":
-                    values = (
-                        series.cast(pl.String)
-                        if series.dtype == pl.String
-                        else series.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-                    )
-                else:
-                    values = series.cast(pl.Float64)
-                inputs.append({"name": series.name, "shape": [len(part)], "datatype": kind, "data": values.to_list()})
-            body = {"id": f"{part['flight_id'][0]}.{number}", "inputs": inputs}
-            answer = self.serving.post(f"/v2/models/{model.name}/infer", json=body, headers={"Prefer": "wait-shadow"})
-            if answer.status_code != 200:
-                raise OrreryError(f"{model.name} did not answer: {answer.status_code} {answer.text[:500]}")
+        _all(world.ask(day) for world in self.worlds)
 
     def push(self, model: Model, message: str = "The first model") -> str:
         """Commit what is in the working copy and push it; return what the push said."""
@@ -192,10 +119,18 @@ class Replay:
 
     def close(self) -> None:
         """Close the connections."""
-        self.pool.shutdown()
+        self.pushing.shutdown()
+        for world in self.worlds:
+            world.close()
         self.control.close()
         self.serving.close()
         self.orrery.timeline.engine.dispose()
+
+
+def _all(asked: Iterable[Future[None]]) -> None:
+    """Wait for what was asked of all worlds, which they do at the same time."""
+    for one in list(asked):
+        one.result()
 
 
 def project_folder() -> Path:

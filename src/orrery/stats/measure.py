@@ -131,19 +131,26 @@ def higher_is_better(name: str) -> bool:
 
 
 def _area_components(scores: FloatArray, labels: FloatArray) -> FloatArray:
-    from scipy.stats import rankdata
-
     positive = labels == 1
     n, m = int(positive.sum()), int((~positive).sum())
     if not n or not m:
         return np.full(len(labels), math.nan)
-    ranks: npt.NDArray[np.float64] = rankdata(scores)
+    ranks = _ranks(scores)
     beaten = np.empty(len(scores))  # for a positive the share of negatives below it, for a negative of positives above
-    beaten[positive] = (ranks[positive] - rankdata(scores[positive])) / m
-    beaten[~positive] = 1.0 - (ranks[~positive] - rankdata(scores[~positive])) / n
+    beaten[positive] = (ranks[positive] - _ranks(scores[positive])) / m
+    beaten[~positive] = 1.0 - (ranks[~positive] - _ranks(scores[~positive])) / n
     area = float(beaten[positive].mean())
     weight = np.where(positive, len(scores) / n, len(scores) / m)
     return np.asarray(area + weight * (beaten - area))
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    """Return the rank of each value from 1 on; equal ones share the middle of theirs.
+
+    As SciPy's ``rankdata``, whose import alone takes a second of every worker's start.
+    """
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(count) - (count - 1) / 2)[place], dtype=np.float64)
 
 
 def _plain(value: Any) -> Any:

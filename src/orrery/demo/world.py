@@ -1,0 +1,147 @@
+"""The world around one model: feeds that bring rows and labels, and callers who ask; in a process of its own.
+
+Each model's world has its own processor time, as it has outside of a demo: what airlines send is not written and asked
+by the process that keeps the calendar.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import date, datetime
+from multiprocessing import get_context
+from pathlib import Path
+
+import httpx
+import polars as pl
+
+from orrery.app import Orrery
+from orrery.demo import flights
+from orrery.errors import OrreryError
+from orrery.settings import Settings
+
+ROWS_PER_REQUEST = 250
+
+
+@dataclass
+class Model:
+    """One of the two models that the year is played to.
+
+    Parameters
+    ----------
+    name, dataset : as orrery knows them.
+    told : the year as the feeds tell it.
+    checkout : working copy of its project.
+    incidents : whether the three incidents are injected.
+    """
+
+    name: str
+    dataset: str
+    told: pl.DataFrame
+    checkout: Path
+    incidents: bool
+
+
+class World:
+    """What happens to one model from outside.
+
+    Parameters
+    ----------
+    settings : of the orrery.
+    model : whose world it is.
+    first : first day that is served.
+    """
+
+    def __init__(self, settings: Settings, model: Model, first: date) -> None:
+        self._orrery = Orrery(settings)
+        self._model, self._first = model, first
+        self._serving = httpx.Client(base_url=settings.serving_url, timeout=60)
+        self._by_day = {day: flights.on(model.told, day) for day in flights.days(model.told)}
+
+    def begin(self, first: date, last: date) -> None:
+        """Bring the data that the first version is trained on."""
+        model, rows = self._model, flights.on(self._model.told, first, last)
+        why = f"Flights of {first:%B %Y}"
+        self._orrery.add_data(model.dataset, rows, why=why, actor="feed", key=f"{model.dataset}-first")
+
+    def land(self, yesterday: date, morning: datetime) -> None:
+        """Bring what became known of a day: labels for its predictions, rows for the next training."""
+        model, landed = self._model, self._day(yesterday)
+        if not len(landed) or yesterday < self._first:
+            return
+        labels = flights.labels_for(landed, yesterday).select(
+            entity="flight_id", label="late", at=pl.lit(morning).cast(pl.Datetime("us", "UTC"))
+        )
+        self._orrery.add_labels(model.name, labels, actor="feed", key=f"{model.name}-{yesterday}")
+        self._orrery.add_data(
+            model.dataset,
+            landed,
+            why=f"Flights of {yesterday}",
+            actor="feed",
+            key=f"{model.dataset}-{yesterday}",
+            occurred_at=morning,
+        )
+
+    def ask(self, day: date) -> None:
+        """Send a day's requests to the inference server, and wait until the challengers have seen them too."""
+        requests = flights.requests_for(self._day(day), day)
+        for number, part in enumerate(requests.iter_slices(ROWS_PER_REQUEST)):
+            body = {"id": f"{part['flight_id'][0]}.{number}", "inputs": [_tensor(one) for one in part.get_columns()]}
+            path = f"/v2/models/{self._model.name}/infer"
+            answer = self._serving.post(path, json=body, headers={"Prefer": "wait-shadow"})
+            if answer.status_code != 200:
+                raise OrreryError(f"{self._model.name} did not answer: {answer.status_code} {answer.text[:500]}")
+
+    def _day(self, day: date) -> pl.DataFrame:
+        """Return the flights of a day, none where the year has none."""
+        return self._by_day.get(day, self._model.told.clear())
+
+
+class Apart:
+    """A :class:`World` in a process of its own; what it is told is done there, in order.
+
+    Parameters
+    ----------
+    settings, model, first : as of :class:`World`.
+    """
+
+    def __init__(self, settings: Settings, model: Model, first: date) -> None:
+        # A fork would inherit held locks.
+        self._process = ProcessPoolExecutor(1, get_context("spawn"), _open, (settings, model, first))
+
+    def begin(self, first: date, last: date) -> Future[None]:
+        """See :meth:`World.begin`."""
+        return self._process.submit(_do, "begin", first, last)
+
+    def land(self, yesterday: date, morning: datetime) -> Future[None]:
+        """See :meth:`World.land`."""
+        return self._process.submit(_do, "land", yesterday, morning)
+
+    def ask(self, day: date) -> Future[None]:
+        """See :meth:`World.ask`."""
+        return self._process.submit(_do, "ask", day)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.shutdown()
+
+
+_world: World
+
+
+def _open(settings: Settings, model: Model, first: date) -> None:
+    global _world
+    _world = World(settings, model, first)
+
+
+def _do(what: str, *words: date) -> None:
+    getattr(_world, what)(*words)
+
+
+def _tensor(series: pl.Series) -> dict[str, object]:
+    """Return a column in the form of the Open Inference Protocol."""
+    values = series.cast(pl.Float64) if series.dtype.is_numeric() else series
+    if series.dtype == pl.Datetime("us", "UTC"):
+        values = series.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    kind = "FP64" if series.dtype.is_numeric() else "BYTES"
+    return {"name": series.name, "shape": [len(series)], "datatype": kind, "data": values.to_list()}
