@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from orrery.errors import NotUnderstood
 from orrery.stats.checks import FloatArray

@@ -21,10 +21,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-import psutil
-
 from orrery.errors import NotAllowed
 from orrery.workers.contained import Contained, spawn
+from orrery.workers.launch import LINUX, descendants, usage
 
 FIRST_DELAY, LONGEST_DELAY, HEALTHY_AFTER = 0.2, 10.0, 60.0
 """Seconds: a child that dies comes back after the first, doubled each time up to the longest; one that stayed alive
@@ -286,6 +285,11 @@ class _Kept:
 
 
 def _measure(pid: int) -> tuple[int, float]:
+    if LINUX:  # a tenth of what psutil takes, which reads every process of the machine to find the children of one
+        memory, cpu, _ = usage([pid, *descendants(pid)])
+        return memory, cpu
+    import psutil
+
     memory, cpu = 0, 0.0
     with contextlib.suppress(psutil.Error):  # it ended at this moment
         process = psutil.Process(pid)
