@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from orrery.errors import NotUnderstood
-from orrery.types import CHANGES, PRODUCTION, Task, check_name, parse_duration, parse_share
+from orrery.types import CHANGES, PRODUCTION, MonitorName, Task, check_name, parse_duration, parse_share
 
 Duration = Annotated[str, Meta(description="A length of time: 90s, 15m, 12h, 7d, 2w.")]
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -190,6 +190,10 @@ class Triggers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     data: Annotated[bool, Meta(description="A new version of a dataset.")] = False
     drift: Annotated[bool, Meta(description="Inputs or calibration drifted.")] = True
     decay: Annotated[bool, Meta(description="The loss on matured labels grew.")] = True
+    monitors: Annotated[
+        tuple[MonitorName, ...],
+        Meta(description="Other monitors whose alarm starts a training; else it only opens an issue."),
+    ] = ()
     upkeep: Annotated[
         Duration, Meta(description="How often a repair is tried without an alarm; it costs no training. 0s: never.")
     ] = "0s"
@@ -205,6 +209,8 @@ class Monitors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     tolerance: Annotated[Share, Meta(description="Drift in total variation that does not matter.")] = 0.05
     decay_tolerance: Annotated[float, Meta(ge=0, description="Growth of the loss that does not matter.")] = 0.02
     calibration_tolerance: Annotated[float, Meta(ge=0, description="Mean error of a probability that is fine.")] = 0.03
+    segment_tolerance: Annotated[Share, Meta(description="Share of the requests that may be of other groups.")] = 0.05
+    off: Annotated[tuple[MonitorName, ...], Meta(description="Monitors that are not wanted.")] = ()
 
 
 class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

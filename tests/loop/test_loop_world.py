@@ -447,6 +447,17 @@ def test_a_storm_of_alarms_starts_one_training_in_the_cooldown() -> None:
     assert any(event.kind == "not_triggered" and "cooldown" in event.why for event in world.events)
 
 
+def test_an_alarm_that_pulls_no_trigger_trains_only_where_the_project_names_its_monitor() -> None:
+    for named in (False, True):
+        world = World()
+        world.first_champion(PROJECT.replace("[triggers]", '[triggers]\nmonitors = ["segments"]') if named else PROJECT)
+        world.pass_days(3)
+        world.alarm(monitor="segments", answer="refresh", trains=False)
+        world.settle()
+        assert len(world.model.versions) == 1 + named
+        assert (kinds(world, "triggered")[1:] != []) is named
+
+
 def test_the_budget_holds_trainings_back() -> None:
     world = World(refuse=set(range(2, 50)))
     world.first_champion()

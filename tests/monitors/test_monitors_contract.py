@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from pathlib import Path
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
+from orrery.monitors import watch
 from orrery.monitors.calibration import CalibrationMonitor
 from orrery.monitors.features import FeatureMonitor
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.watch import MONITORS
 from orrery.testing.monitor_contract import check_monitor
+from orrery.types import MonitorName
 
 
 @pytest.mark.parametrize("kind", MONITORS, ids=lambda kind: str(kind.name))
@@ -56,3 +60,14 @@ class Hoarder(FeatureMonitor):
 def test_the_suite_finds_a_monitor_that_does_not(kind: type[Monitor], complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
         check_monitor(kind)
+
+
+def test_each_monitor_has_a_name_that_the_project_file_knows_and_a_place_in_the_documents() -> None:
+    assert {kind.name for kind in MONITORS} == set(get_args(MonitorName))
+    page = (Path(__file__).parents[2] / "docs" / "monitors.md").read_text()
+    for kind in MONITORS:
+        row = next(line for line in page.splitlines() if line.startswith(f"| **{kind.name}**"))
+        assert ("starts a training" in row) is kind.trains, row
+    own = Path(watch.__file__).parent
+    assert len({inspect.getfile(kind) for kind in MONITORS}) == len(MONITORS), "one file a monitor"
+    assert all((own / f"{kind.name}.py").exists() for kind in MONITORS)

@@ -298,6 +298,7 @@ class History:
 
     def watch(self, first: int, last: int, number: int, base: float, slope: float = 0.0) -> None:
         """Look at production once a day."""
+        quiet = {"statistic": 0.25, "promise": 1000, "insufficient": False, "severity": {}}  # as older ones had it
         drafts = []
         for day in range(first, last):
             at = START + timedelta(days=day)
@@ -320,7 +321,7 @@ class History:
                         "until": format_instant(at),
                         "rows": 890,
                         "labelled": 870,
-                        "monitors": {},
+                        "monitors": {"features": quiet, "decay": {**quiet, "insufficient": True, "why": "9 labels."}},
                         "state": "",
                         "metrics": {"brier": loss, "said": round(seen - slope * (day - first) * 2, 4), "seen": seen},
                     },

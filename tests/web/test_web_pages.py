@@ -88,6 +88,16 @@ def test_the_page_of_a_model_draws_its_life(web: httpx.Client, year: Orrery) -> 
     assert order[first : first + 3] == ["figure", "table", "svg"], "the data come before the picture"
 
 
+def test_the_page_of_a_model_says_what_each_monitor_found_at_the_newest_look(web: httpx.Client, year: Orrery) -> None:
+    watches = {one["monitor"]: one for one in web.get("/flight-delay.json").json()["watches"]}
+    assert {name: one["standing"] for name, one in watches.items()} == {
+        "features": "quiet",
+        "decay": "insufficient data",
+    }
+    page = web.get("/flight-delay").text
+    assert "9 labels." in page and "0.25 of 1000" in page and "insufficient data" in page
+
+
 def test_events_are_newest_first_paged_and_looks_folded_away(web: httpx.Client, year: Orrery) -> None:
     page = web.get("/flight-delay.json").json()
     seqs = [event["seq"] for event in page["events"]]

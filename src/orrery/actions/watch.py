@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 
 from orrery.actions.desk import Desk, owner_of
+from orrery.actions.references import references
 from orrery.data.log import PredictionLog
 from orrery.data.predictions import logged, matured
-from orrery.monitors.features import columns_of
 from orrery.monitors.monitor import View
 from orrery.monitors.watch import Look, look
-from orrery.pipeline.artifact import read_manifest
 from orrery.rollout.compare import look as compare_once
 from orrery.rollout.compare import look_at_arm
 from orrery.rollout.service import service
 from orrery.rollout.shares import SHARING, service_in_words
 from orrery.spec import Spec
-from orrery.stats import TableSketch
 from orrery.timeline.event import Draft
-from orrery.timeline.state import Challenger, ModelState, Version
+from orrery.timeline.state import Challenger, ModelState
 from orrery.types import digest, format_instant, parse_duration, parse_instant
 from orrery.workers.action import Action
-
-REFERENCE_ROWS = 50_000  # newest training rows that requests are compared with
 
 
 def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
@@ -50,7 +45,7 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         requests=requests,
         matured=labelled.select(pl.col("_output").alias("output"), "label", pl.col("_at").alias("at")),
         classes=list(champion.facts.get("classes") or []),
-        reference=_reference(desk, model, champion, policy, requests),
+        **references(desk, model.name, champion, policy, requests),
         expected_loss=float(champion.facts.get("expected_loss") or float("nan")),
         scale=float(champion.facts.get("scale") or 1.0),
     )
@@ -81,6 +76,7 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
                         "statistic": min(finding.statistic, 1e12),
                         "promise": finding.promise,
                         "insufficient": finding.insufficient,
+                        "why": finding.why,
                         "severity": dict(sorted(finding.severity.items(), key=lambda item: -item[1])[:5]),
                     }
                     for name, finding in found.findings.items()
@@ -105,6 +101,7 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
             "look": number,
             "reason": finding.reason,
             "answer": finding.answer,
+            "trains": finding.trains,
         }
         issue = {"issue": issue_of(model, name, action), "title": finding.why, "owner": owner_of(model)}
         drafts.append(said("alarm", name, "alarmed", finding.why, facts))
@@ -208,36 +205,3 @@ def _units(
     firsts = answered.unique("unit", keep="first", maintain_order=True).select("_id").collect()
     found: pl.DataFrame = units(rows).join(firsts, on="_id", how="semi", maintain_order="left")
     return found.select(pl.col("_output").alias("output"), "label", arm=pl.col("_role") == "arm")
-
-
-def _reference(desk: Desk, model: ModelState, champion: Version, policy: Spec, requests: pl.DataFrame) -> TableSketch:
-    """Return the sketch of the newest rows that the champion learned from, made once for each version.
-
-    It has the columns that requests bring: a dataset also holds what is known only afterwards.
-    """
-    path: Path = desk.settings.folder("references") / f"{model.name}-{champion.number}.sketch"
-    if path.exists():
-        return TableSketch.from_bytes(path.read_bytes())
-    if not len(requests):
-        return TableSketch({})
-    manifest = read_manifest(desk.artifact(champion))
-    frame = desk.orrery.lake.read(manifest.dataset, champion.data[manifest.dataset]).lazy()
-    spec = policy.model
-    brought = {name for name in requests.columns if requests[name].null_count() < len(requests)}
-    names = [name for name in manifest.columns if name in brought and name not in (spec.entity, spec.time, spec.target)]
-    if spec.time:
-        frame = frame.sort(spec.time)
-    newest = frame.select(names).tail(REFERENCE_ROWS).collect()
-    usable = [name for name in names if _countable(newest[name])]
-    sketch = TableSketch.fit(columns_of(newest, usable))
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(sketch.to_bytes())
-    fresh.replace(path)
-    return sketch
-
-
-def _countable(column: pl.Series) -> bool:
-    """Say whether drift of a column can be told: not of instants, nor of columns whose values hardly ever repeat."""
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-        return True
-    return column.dtype == pl.String and column.n_unique() <= max(50, len(column) // 20)

@@ -11,6 +11,8 @@ import polars as pl
 from orrery.spec import Spec
 from orrery.stats import TableSketch
 
+NOTHING = TableSketch({})
+
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """What a monitor is shown at one look.
@@ -22,6 +24,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     matured : the champion's predictions whose labels became final since: ``output`` (list), ``label``, ``at``.
     classes : of the model, in the order of its outputs; empty for regression.
     reference : sketch of the newest rows that the champion learned from.
+    segments : the same, of the declared segments as groups.
+    outputs : sketch of the champion's answers on untouched rows.
     expected_loss : the champion's mean primary loss on untouched rows, an upper bound of it.
     scale : largest error that counts, for regressions.
     """
@@ -33,6 +37,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     reference: TableSketch
     expected_loss: float
     scale: float = 1.0
+    segments: TableSketch = NOTHING
+    outputs: TableSketch = NOTHING
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +53,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     why : a sentence with the numbers.
     reason : which trigger it pulls: drift or decay.
     answer : the kind of change that is tried first.
+    trains : whether the alarm pulls its trigger although the project file does not name the monitor there.
     insufficient : whether there was too little to say anything.
     blame : features and their share of the evidence.
     severity : of each feature, for the eye; never the alarm.
@@ -59,6 +66,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     reason: str = "drift"
     answer: str = "refresh"
+    trains: bool = True
     insufficient: bool = False
     blame: list[tuple[str, float]] = []
     severity: dict[str, float] = {}
@@ -72,6 +80,8 @@ class Monitor(ABC):
     """
 
     name: ClassVar[str]
+    trains: ClassVar[bool] = True
+    """Whether its alarm pulls a trigger by itself. Else it opens an issue, unless ``[triggers] monitors`` names it."""
 
     @classmethod
     @abstractmethod

@@ -12,10 +12,18 @@ from orrery.monitors.calibration import CalibrationMonitor
 from orrery.monitors.decay import DecayMonitor
 from orrery.monitors.features import FeatureMonitor
 from orrery.monitors.monitor import Finding, Monitor, View
+from orrery.monitors.predictions import PredictionMonitor
+from orrery.monitors.segments import SegmentMonitor
 from orrery.spec import METRICS
 from orrery.stats.measure import encode, metric
 
-MONITORS: tuple[type[Monitor], ...] = (FeatureMonitor, CalibrationMonitor, DecayMonitor)
+MONITORS: tuple[type[Monitor], ...] = (
+    FeatureMonitor,
+    CalibrationMonitor,
+    DecayMonitor,
+    PredictionMonitor,
+    SegmentMonitor,
+)
 CALM_LOOKS = 3  # looks within the tolerance after which an alarm's cause counts as gone
 
 
@@ -48,7 +56,7 @@ def look(view: View, states: dict[str, Any]) -> Look:
     fresh: dict[str, Any] = {}
     quiet: list[str] = []
     for kind in MONITORS:
-        if not kind.applies(view):
+        if kind.name in view.spec.monitors.off or not kind.applies(view):
             continue
         before = states.get(kind.name, {})
         monitor = kind.resume(view, before.get("state", {}))

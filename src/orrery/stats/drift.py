@@ -13,7 +13,7 @@ from orrery.errors import NotUnderstood
 from orrery.stats.checks import LARGEST_EXPONENT, FloatArray, probability, require
 from orrery.stats.detector import log_bet, log_mean, run_length
 from orrery.stats.severity import jensen_shannon, ks, psi
-from orrery.stats.sketch import NumericSketch
+from orrery.stats.sketch import CategorySketch, NumericSketch
 from orrery.stats.table import TableSketch
 
 
@@ -67,6 +67,8 @@ class FeatureDrift:
         Size of the geometric grid of bets.
     memory
         Weight of the newest batch in the past share, 0 to 1.
+    bins
+        Bins of a number, about, and categories that are counted by themselves.
 
     References
     ----------
@@ -93,6 +95,7 @@ class FeatureDrift:
         arl: float = 1000.0,
         n_bets: int = 5,
         memory: float = 0.2,
+        bins: int = 10,
     ) -> None:
         require(0 <= tolerance < 1, f"The tolerance is {tolerance:g}.", "Give a share of rows, such as 0.05.")
         require(n_bets >= 1, f"n_bets is {n_bets}.", "Give 1 or more; 5 is the default.")
@@ -101,7 +104,8 @@ class FeatureDrift:
         self.memory = probability(memory, "memory")
         self.reference = reference
         self.features = tuple(reference.features)
-        groups = [sketch.groups() for sketch in reference.features.values()]
+        self.bins = int(bins)
+        groups = [sketch.groups(self.bins) for sketch in reference.features.values()]
         self._width = max(int(group.max()) + 1 for group in groups)
         # one flat numbering of all bins of all features, so that one bincount serves them all
         self._bins = np.concatenate([group + row * self._width for row, group in enumerate(groups)])
@@ -180,6 +184,16 @@ class FeatureDrift:
         """Mean SR as it stands; 0 after an alarm, for the detector begins anew."""
         return math.expm1(min(float(log_mean(self._evidence.ravel())), LARGEST_EXPONENT))
 
+    def shares(self, feature: str) -> list[tuple[str, float, float]]:
+        """Give the name of each group of a category, its share in the reference and its recent share."""
+        sketch = self.reference.features[feature]
+        if not isinstance(sketch, CategorySketch):
+            raise NotUnderstood(f"{feature} is a number: it has no groups.", todo="Read its severity instead.")
+        names = ["missing", "unseen", "other", *sketch.top[: self.bins]]
+        row = self.features.index(feature)
+        pairs = zip(names, self._q[row].tolist(), self._recent[row].tolist(), strict=False)  # rows end in padding
+        return list(pairs)
+
     def _check(self, batch: TableSketch) -> None:
         for name, sketch in self.reference.features.items():
             if name not in batch.features or not sketch.same_cells(batch.features[name]):
@@ -237,6 +251,7 @@ class FeatureDrift:
             "arl": self.arl,
             "n_bets": self.n_bets,
             "memory": self.memory,
+            "bins": self.bins,
             "recent": self._recent.tolist(),
             "evidence": self._evidence.tolist(),
             "looks": self.looks,
@@ -245,7 +260,9 @@ class FeatureDrift:
     @classmethod
     def from_state(cls, state: dict[str, Any], reference: TableSketch) -> FeatureDrift:
         """Go on where `to_state` stopped, with the same reference."""
-        detector = cls(reference, state["tolerance"], state["arl"], state["n_bets"], state["memory"])
+        detector = cls(
+            reference, state["tolerance"], state["arl"], state["n_bets"], state["memory"], state.get("bins", 10)
+        )
         if detector._fingerprint() != state["reference"]:
             raise NotUnderstood(
                 "The saved drift detector belongs to another reference.",

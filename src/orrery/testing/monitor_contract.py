@@ -17,18 +17,24 @@ import polars as pl
 
 from orrery import spec as specs
 from orrery.monitors.monitor import Finding, Monitor, View
+from orrery.monitors.predictions import output_columns
 from orrery.stats import TableSketch
 
-CHANGES = ("inputs", "base rate", "noise")
-"""The feature moves; events become more frequent; the label no longer follows the probability."""
+CHANGES = ("inputs", "base rate", "noise", "groups")
+"""The feature moves; events become more frequent; the label no longer follows the probability; one harbour hardly asks
+any more."""
 ARL = 100
 LARGEST_STATE = 20_000  # bytes of JSON
+
+WOBBLE = 0.03
+"""Standard deviation, from day to day, of the feature's mean (in its own) and of the harbours' shares."""
+EVEN, SHIFTED = np.array([1.0, 1.0, 1.0]) / 3, np.array([0.08, 0.46, 0.46])
 
 _START = datetime(2013, 1, 1, tzinfo=UTC)
 
 
 class Simulated:
-    """A model in production, a day a look.
+    """A model in production, a day a look. Quiet days wobble, by less than any tolerance.
 
     Parameters
     ----------
@@ -42,22 +48,26 @@ class Simulated:
         self.day = 0
         self.spec = specs.from_dict(
             {
-                "model": {"name": "tides", "task": "binary", "target": "y"},
+                "model": {"name": "tides", "task": "binary", "target": "y", "segments": ["harbour"]},
                 "data": {"tides": "tides"},
                 "rollout": {"primary": "brier", "unit": "row"},
                 "monitors": {"arl": ARL, "every": "1d"},
             }
         )
-        past = self._features(5000, 0.0)
+        past = self._features(5000, 0.0, EVEN)
         self.reference = TableSketch.fit({name: past[name].to_numpy() for name in ("wind", "harbour")})
+        self.segments = TableSketch.fit({"harbour": past["harbour"].to_numpy()})
         truth = _chance(past)
+        self.outputs = TableSketch.fit(output_columns("binary", truth[:, None], []))
         self.expected_loss = float((truth * (1 - truth)).mean())
 
     def view(self, change: str = "", rows: int | None = None) -> View:
         """Return the next day, changed or quiet."""
         rows = self.rows if rows is None else rows
         self.day += 1
-        requests = self._features(rows, 1.5 if change == "inputs" else 0.0)
+        wobble = self.random.normal(0.0, WOBBLE, 2)
+        shares = SHIFTED if change == "groups" else EVEN + wobble[0] / 2 * np.array([1.0, -1.0, 0.0])
+        requests = self._features(rows, (1.5 if change == "inputs" else 0.0) + wobble[1], shares)
         truth = _chance(requests)
         happens = {"base rate": truth + 0.6 * (1 - truth), "noise": 0.2 * truth + 0.4}.get(change, truth)
         label = (self.random.random(rows) < happens).astype(float)
@@ -71,15 +81,17 @@ class Simulated:
         )
         return View(
             spec=self.spec,
-            requests=requests.with_columns(at.alias("_at")),
+            requests=requests.with_columns(at.alias("_at"), matured["output"].alias("_output")),
             matured=matured,
             classes=[0, 1],
             reference=self.reference,
             expected_loss=self.expected_loss,
+            segments=self.segments,
+            outputs=self.outputs,
         )
 
-    def _features(self, rows: int, shift: float) -> pl.DataFrame:
-        harbours = self.random.choice(["north", "south", "west"], rows)
+    def _features(self, rows: int, shift: float, shares: np.ndarray[Any, Any]) -> pl.DataFrame:
+        harbours = self.random.choice(["north", "south", "west"], rows, p=shares)
         return pl.DataFrame({"wind": self.random.normal(shift, 1.0, rows), "harbour": harbours})
 
 
@@ -120,7 +132,7 @@ def check_finding(finding: Finding) -> None:
 
 def _goes_on_from_its_state(kind: type[Monitor]) -> None:
     world = Simulated(1)
-    days = [world.view("" if day < 8 else CHANGES[day % 3], 7 if day == 4 else None) for day in range(16)]
+    days = [world.view("" if day < 8 else CHANGES[day % len(CHANGES)], 7 if day == 4 else None) for day in range(16)]
     assert kind.applies(days[0]), "it must watch a binary model with features, labels and a promised loss"
     lived = kind.resume(days[0], {})
     state: dict[str, Any] = {}
@@ -129,6 +141,7 @@ def _goes_on_from_its_state(kind: type[Monitor]) -> None:
         finding, same = lived.look(view), woken.look(view)
         assert finding == same, "resumed from its state it finds something else"
         check_finding(finding)
+        assert finding.trains == kind.trains, "it does not say whether its alarm pulls a trigger"
         state = woken.to_state()
         size = len(json.dumps(state))
         assert size <= LARGEST_STATE, f"a state of {size} bytes"

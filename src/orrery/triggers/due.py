@@ -62,7 +62,8 @@ def _causes(model: ModelState, champion: Version, policy: Spec, data: DataState,
     lane = model.lane(PRODUCTION)
     for name, alarm in sorted(lane.alarms.items(), key=lambda item: item[1]["seq"]):
         reason = alarm.get("reason", "drift")
-        if (reason == "decay" and policy.triggers.decay) or (reason == "drift" and policy.triggers.drift):
+        wanted = policy.triggers.decay if reason == "decay" else policy.triggers.drift
+        if name in policy.triggers.monitors or (wanted and alarm.get("trains", True)):
             change = _answer(model, champion, alarm)
             yield Cause(reason, change, f"{name}: {alarm['why']}", f"{name}:{alarm['seq']}", {"alarm": alarm["seq"]})
     if policy.triggers.schedule:

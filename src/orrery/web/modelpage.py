@@ -11,7 +11,7 @@ from orrery.errors import NotUnderstood
 from orrery.timeline.event import Event
 from orrery.timeline.kinds import KINDS
 from orrery.timeline.state import ModelState, Version
-from orrery.types import format_instant, parse_instant
+from orrery.types import PRODUCTION, format_instant, parse_instant
 from orrery.web.lanes import MARKS, Lanes, instants, lanes
 from orrery.web.overview import Place, place
 from orrery.web.pictures import Chart, Points, Scale, chart, scale_of
@@ -61,6 +61,18 @@ class Alarm:
     why: str
 
 
+@dataclass(frozen=True)
+class Watch:
+    """What a monitor of production found at the newest look."""
+
+    monitor: str
+    standing: str
+    """``alarm`` until its cause is gone, ``insufficient data`` or ``quiet``."""
+    why: str
+    statistic: float
+    promise: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelPage(Page):
     """One model."""
@@ -84,6 +96,7 @@ class ModelPage(Page):
     lanes: Lanes | None
     signs: dict[str, str]
     looks: list[Look]
+    watches: list[Watch]
     charts: list[Chart]
     events: list[dict[str, Any]]
     kind: str
@@ -144,6 +157,7 @@ def model_page(orrery: Orrery, name: str, *, at: str = "", kind: str = "", befor
         lanes=lanes(orrery, model, scale, max(now, *known)) if scale else None,
         signs=MARKS,
         looks=looks,
+        watches=_watches(orrery, model),
         charts=_charts(looks, metric, scale) if scale else [],
         events=[_row(event) for event in events[:PAGE]],
         kind=kind,
@@ -216,6 +230,16 @@ def _looks(orrery: Orrery, model: ModelState, metric: str) -> list[Look]:
                 labelled=event.data.get("labelled", 0),
             )
         )
+    return found
+
+
+def _watches(orrery: Orrery, model: ModelState) -> list[Watch]:
+    lane = model.lane(PRODUCTION)
+    looks = newest(orrery, model.name, ("watched",), version=lane.champion, limit=1) if lane.champion else []
+    found = []
+    for name, one in looks[0].data.get("monitors", {}).items() if looks else ():
+        standing = "alarm" if name in lane.alarms else "insufficient data" if one["insufficient"] else "quiet"
+        found.append(Watch(name, standing, one.get("why", ""), one["statistic"], one["promise"]))
     return found
 
 

@@ -1,0 +1,90 @@
+"""What monitors compare production with: sketches of what the champion learned from, made once for each version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from orrery.actions.desk import Desk
+from orrery.monitors.distribution import columns_of
+from orrery.monitors.predictions import output_columns
+from orrery.pipeline.artifact import read_manifest
+from orrery.spec import Spec
+from orrery.stats import TableSketch
+from orrery.timeline.state import Version
+
+REFERENCE_ROWS = 50_000  # newest training rows that requests are compared with
+
+
+def references(
+    desk: Desk, model: str, champion: Version, policy: Spec, requests: pl.DataFrame
+) -> dict[str, TableSketch]:
+    """Return the references of a look, by their names in :class:`~orrery.monitors.monitor.View`.
+
+    Those of the inputs have the columns that requests bring: a dataset also holds what is known only afterwards. So
+    they are made when the first requests are there.
+    """
+
+    def kept(kind: str, make: Callable[[], TableSketch]) -> TableSketch:
+        path = desk.settings.folder("references") / f"{model}-{champion.number}.{kind}"
+        if path.exists():
+            return TableSketch.from_bytes(path.read_bytes())
+        if not len(requests):
+            return TableSketch({})
+        sketch = make()
+        fresh = path.with_suffix(f".{kind}-new")
+        fresh.write_bytes(sketch.to_bytes())
+        fresh.replace(path)
+        return sketch
+
+    return {
+        "reference": kept("sketch", lambda: _features(desk, champion, policy, requests)),
+        "segments": kept("segments", lambda: _segments(desk, champion, policy, requests)),
+        "outputs": kept("outputs", lambda: _outputs(desk, model, champion, policy)),
+    }
+
+
+def _features(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame) -> TableSketch:
+    """Return the newest rows that the champion learned from."""
+    spec = policy.model
+    names = [name for name in _brought(requests) if name not in (spec.entity, spec.time, spec.target)]
+    newest = _newest(desk, champion, policy, names)
+    return TableSketch.fit(columns_of(newest, [name for name in newest.columns if _countable(newest[name])]))
+
+
+def _segments(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame) -> TableSketch:
+    """Return the groups of the declared segments in those rows; a number is a group's code."""
+    brought = _brought(requests)
+    newest = _newest(desk, champion, policy, [name for name in policy.model.segments if name in brought])
+    return TableSketch.fit(columns_of(newest, newest.columns), categories=newest.columns)
+
+
+def _outputs(desk: Desk, model: str, champion: Version, policy: Spec) -> TableSketch:
+    """Return the champion's answers on the untouched rows that it was judged on."""
+    path = desk.evidence(model, champion.run) / "probe_output.npy"
+    if not path.exists():
+        return TableSketch({})
+    outputs = np.load(path).astype(np.float64)
+    return TableSketch.fit(output_columns(policy.model.task, outputs, champion.facts.get("classes") or []))
+
+
+def _brought(requests: pl.DataFrame) -> list[str]:
+    return [name for name in requests.columns if requests[name].null_count() < len(requests)]
+
+
+def _newest(desk: Desk, champion: Version, policy: Spec, names: list[str]) -> pl.DataFrame:
+    """Return columns of the newest rows of the dataset's version that the champion learned from."""
+    manifest = read_manifest(desk.artifact(champion))
+    frame = desk.orrery.lake.read(manifest.dataset, champion.data[manifest.dataset]).lazy()
+    if policy.model.time:
+        frame = frame.sort(policy.model.time)
+    return frame.select([name for name in manifest.columns if name in names]).tail(REFERENCE_ROWS).collect()
+
+
+def _countable(column: pl.Series) -> bool:
+    """Say whether drift of a column can be told: not of instants, nor of columns whose values hardly ever repeat."""
+    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+        return True
+    return column.dtype == pl.String and column.n_unique() <= max(50, len(column) // 20)

@@ -1,0 +1,138 @@
+"""A look at a real prediction log: what it is compared with is made once for a version, from what training left."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from orrery import spec as specs
+from orrery.actions.desk import Desk
+from orrery.actions.watch import watch
+from orrery.app import Orrery
+from orrery.data.predictions import LabelTable, PredictionLog
+from orrery.settings import Settings
+from orrery.timeline.event import Draft
+from orrery.workers.action import Action
+from training.conftest import Trainer
+
+START = datetime(2013, 3, 1, tzinfo=UTC)
+PIPELINE = """
+import numpy as np
+
+class Saying:
+    def predict_proba(self, rows):
+        said = rows["said"].to_numpy()
+        return np.column_stack([1 - said, said])
+
+def model(rows, y):
+    return Saying()
+"""
+SPEC: dict[str, Any] = {
+    "model": {"name": "toy", "task": "binary", "target": "y", "entity": "id", "segments": ["zone", "nobody"]},
+    "data": {"rows": "rows"},
+    "rollout": {"primary": "brier", "unit": "row"},
+    "monitors": {"arl": 100},
+}
+
+
+class World:
+    """A version that was really trained, and requests that are really logged."""
+
+    def __init__(self, trainer: Trainer, home: Settings) -> None:
+        self.random = np.random.default_rng(0)
+        self.desk = Desk(Orrery(home))
+        self.orrery = self.desk.orrery
+        frame = self.rows(4000)
+        self.orrery.add_data("rows", frame, why="the first rows", actor="feed")
+        artifact = trainer.version(PIPELINE, frame, model=SPEC["model"], sections={"gates": {"refit": False}})
+        shutil.copytree(artifact, home.home / "artifact-1")
+        evidence = self.desk.evidence("toy", "run-1")
+        evidence.mkdir(parents=True)
+        for name in ("holdout.parquet", "probe_output.npy"):
+            shutil.copy(trainer.out / name, evidence / name)
+        spec = specs.to_dict(specs.from_dict(SPEC))
+        self.append("pushed", None, commit="abc", message="m", author="ann", spec=spec)
+        trained = {"run": "run-1", "commit": "abc", "change": "redesign", "data": {"rows": 1}, "parent": None}
+        self.append("trained", 1, classes=[0, 1], artifact="artifact-1", expected_loss=0.25, **trained)
+        self.append("promoted", 1, "production")
+        self.looks = 0
+
+    def append(self, kind: str, version: int | None, environment: str = "", **data: Any) -> None:
+        about = {"model": "toy", "version": version, "environment": environment}
+        self.orrery.timeline.append([Draft(kind=kind, actor="t", why="because", data=data, **about)])
+
+    def rows(self, count: int, zones: tuple[float, ...] = (0.5, 0.3, 0.2)) -> pl.DataFrame:
+        said = np.clip(self.random.beta(2, 3, count), 0.02, 0.98)
+        return pl.DataFrame(
+            {
+                "id": [f"{number}" for number in range(count)],
+                "said": said,
+                "zone": self.random.choice([1, 2, 3], count, p=zones),
+                "y": (self.random.random(count) < said).astype(int),
+            }
+        )
+
+    def look(self, count: int, zones: tuple[float, ...] = (0.5, 0.3, 0.2)) -> dict[str, Any]:
+        """Answer a day's requests with their labels, and look; returns what the monitors found."""
+        self.looks += 1
+        since, until = START + timedelta(days=self.looks), START + timedelta(days=self.looks + 1)
+        rows = self.rows(count, zones).with_columns(_entity=pl.format("{}-{}", pl.lit(self.looks), "id"))
+        common = {"_environment": "production", "_version": 1, "_role": "champion"}
+        if count:
+            answers = rows.select(
+                _id="_entity",
+                _entity="_entity",
+                _at=pl.lit(since + timedelta(hours=1)),
+                _output=pl.concat_list("said"),
+                said="said",
+                zone=pl.col("zone").cast(pl.Float64),
+                **{name: pl.lit(value) for name, value in common.items()},
+            )
+            PredictionLog(self.orrery.lake, "toy").append(answers)
+            known = rows.select(entity="_entity", label="y", at=pl.lit(since + timedelta(hours=5)))
+            LabelTable(self.orrery.lake, "toy").append(known)
+        args = {"look": self.looks, "since": since.isoformat(), "until": until.isoformat()}
+        action = Action(
+            key=f"watch:toy:{self.looks}",
+            kind="watch",
+            model="toy",
+            version=1,
+            environment="production",
+            args=args,
+        )
+        drafts = watch(self.desk, self.orrery.model("toy"), action)
+        self.orrery.append(drafts)
+        found: dict[str, Any] = next(draft.data for draft in drafts if draft.kind == "watched")["monitors"]
+        return found
+
+
+@pytest.fixture
+def world(tmp_path: Path, home: Settings) -> World:
+    folder = tmp_path / "training"
+    folder.mkdir()
+    return World(Trainer(folder), home)
+
+
+def test_every_monitor_looks_at_a_real_log_and_names_the_zone_that_stays_away(world: World) -> None:
+    assert set(world.look(0)) == {"calibration", "decay"}, "nothing was asked yet: there is nothing to compare"
+    for _ in range(3):
+        quiet = world.look(300)
+    assert {"features", "calibration", "decay", "predictions", "segments"} <= set(quiet)
+    assert not any(one["insufficient"] for one in quiet.values()), quiet
+    folder = world.desk.settings.folder("references")
+    made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    for _ in range(6):
+        found = world.look(300, (0.75, 0.25, 0.0))
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == made, "made once for a version"
+    lane = world.orrery.model("toy").lane("production")
+    assert "zone 3 " in lane.alarms["segments"]["why"] and lane.alarms["segments"]["trains"] is False
+    assert "predictions" not in lane.alarms and found["predictions"]["insufficient"] is False
+    assert [issue.title for issue in world.orrery.model("toy").issues.values() if "zone 3 " in issue.title]
+    due = [action for action in world.orrery.due("toy") if action.key.startswith("trigger")]
+    assert all("segments" not in action.drafts[0].why for action in due)
