@@ -216,3 +216,29 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_it_times_requests_as_they_are_answered_when_served(trainer: Any) -> None:
+    compiled = """
+        from sklearn.linear_model import LinearRegression
+
+        def model(rows, y):
+            return LinearRegression().fit(rows, y)
+    """
+    numbers = pl.DataFrame(
+        {"a": [x / 7 for x in range(60)], "b": [x % 5 for x in range(60)], "y": [x / 7 for x in range(60)]}
+    )
+    version = trainer.version(compiled, numbers, "regression")
+    own = trainer.version(MODEL, FRAME, "regression")
+    with process_of(command(version)) as process:
+        seconds, by_graph = process.time({"a": [4.0], "b": [3]}, 1)
+        assert seconds > 0 and by_graph
+        assert process.time({"a": [4.0, 1.5], "b": [3, 2]}, 2)[1]
+        with pytest.raises(RowRefused):
+            process.time({"a": ["four"], "b": [3]}, 1)
+        process.load(own)
+        assert not process.time({"a": [4.0], "s": ["u"]}, 1)[1]
+        with pytest.raises(ProjectFailed, match="no such city"):
+            process.time({"a": [4.0], "s": ["fail"]}, 1)
+        process.load(version)
+        assert process.time({"a": [4.0], "b": [3]}, 1)[1]

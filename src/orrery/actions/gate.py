@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,16 +15,19 @@ from orrery.actions.desk import Desk, owner_of
 from orrery.data.predictions import matured
 from orrery.gates.judge import in_words, judge, passed
 from orrery.gates.serving import clear
-from orrery.gates.verdict import Evidence
+from orrery.gates.verdict import Evidence, Form
 from orrery.pipeline.artifact import read_manifest
 from orrery.pipeline.client import ModelProcess
+from orrery.pipeline.verdict import read_verdict
 from orrery.stats.checks import FloatArray
 from orrery.stats.measure import encode
 from orrery.timeline.event import Draft
 from orrery.timeline.state import ModelState, Version
+from orrery.training.sight import plain
 from orrery.types import PRODUCTION, digest, parse_duration, parse_instant
 from orrery.workers.action import Action
 
+One = TypeVar("One")
 TIMED_ROWS, WARM_UPS = 180, 20
 REPLAYED_DAYS = 14
 REPLAYED_ROWS = 500
@@ -50,6 +55,8 @@ def gate(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         champion_name=f"version {champion.number}" if champion else "champion",
         blocks=_blocks(rows, spec.model.time),
         latencies=answers.latencies,
+        timed=answers.timed,
+        left=answers.left,
         replayed=answers.replayed,
         row_wise=version.facts.get("row_wise"),
         uses_target=tuple(version.facts.get("uses_target") or ()),
@@ -91,6 +98,8 @@ class _Answers(msgspec.Struct):
 
     champion: FloatArray | None = None
     latencies: FloatArray | None = None
+    timed: Form = "python"
+    left: int = 0
     replayed: tuple[FloatArray, FloatArray, list[str]] | None = None
 
 
@@ -100,11 +109,18 @@ def _asked(desk: Desk, model: ModelState, version: Version, rows: pl.DataFrame) 
     Both are asked in one process where they were built in one environment: most of a process's life is its start.
     """
     champion = model.champion()
-    answers = _Answers()
-    with desk.model_process(model, version, "probe") as process:
-        answers.latencies = _timed(process, rows, model.spec_of(version.commit).gates.latency.p99_ms)
+    answers = _Answers(timed=_form(desk.artifact(version)))
+    limit = model.spec_of(version.commit).gates.latency.p99_ms
+    # What is compiled is the model that answers, not the probe that it is judged by.
+    with desk.model_process(model, version, "probe" if answers.timed == "python" else "model") as process:
+        if answers.timed == "compiled":
+            answers.latencies, answers.left = _timed_as_served(process, rows, limit)
+        else:
+            answers.latencies = _timed(process, rows, limit)
         if champion is None:
             return answers
+        if answers.timed != "python":
+            process.load(desk.artifact(version), "probe")
         answers.replayed = _replayed(desk, model, version, process, rows)
         which = _unseen(model, version, champion, rows)
         if desk.python_of(model.commits[champion.commit]) == desk.python_of(model.commits[version.commit]):
@@ -127,16 +143,43 @@ def _unseen(model: ModelState, version: Version, champion: Version, rows: pl.Dat
 
 def _timed(process: ModelProcess, rows: pl.DataFrame, limit_ms: float) -> FloatArray:
     """Return the processor time of single rows in seconds, in as many rounds as it takes to tell."""
-    singly = [rows[number : number + 1] for number in range(min(TIMED_ROWS, len(rows)))]
+
+    def ask(row: pl.DataFrame) -> float:
+        process.predict(row)
+        return process.cpu_seconds
+
+    return _rounds(ask, [rows[number : number + 1] for number in range(min(TIMED_ROWS, len(rows)))], limit_ms)
+
+
+def _timed_as_served(process: ModelProcess, rows: pl.DataFrame, limit_ms: float) -> tuple[FloatArray, int]:
+    """Return the same of a compiled version, and how many of the rows its own Python answers."""
+    left: set[int] = set()
+
+    def ask(number: int) -> float:
+        seconds, compiled = process.time({name: values[number : number + 1] for name, values in asked.items()}, 1)
+        if not compiled:
+            left.add(number)
+        return seconds
+
+    asked = plain(rows[:TIMED_ROWS])
+    return _rounds(ask, range(min(TIMED_ROWS, len(rows))), limit_ms), len(left)
+
+
+def _rounds(ask: Callable[[One], float], singly: Sequence[One], limit_ms: float) -> FloatArray:
     for number in range(WARM_UPS):
-        process.predict(singly[number % len(singly)])
+        ask(singly[number % len(singly)])
     rounds: list[list[float]] = []
     while not rounds or not clear(np.asarray(rounds), limit_ms):
-        rounds.append([])
-        for row in singly:
-            process.predict(row)
-            rounds[-1].append(process.cpu_seconds)
+        rounds.append([ask(one) for one in singly])
     return np.asarray(rounds)
+
+
+def _form(artifact: Path) -> Form:
+    """Return what will answer for a version."""
+    compiled = read_verdict(artifact)
+    if compiled is None or compiled.why:
+        return "python"
+    return "compiled" if compiled.whole else "features in python"
 
 
 def _replayed(

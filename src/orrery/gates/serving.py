@@ -16,7 +16,7 @@ DISTURBED = 2.0  # times as much as by itself a row may take beside other work
 
 
 def latency(evidence: Evidence) -> Verdict | None:
-    """Judge what 99 of 100 single rows cost in the candidate's own process; None where none was asked."""
+    """Judge what 99 of 100 single rows cost the candidate in the form that will answer; None where none was asked."""
     rounds = evidence.latencies
     if rounds is None:
         return None
@@ -29,10 +29,25 @@ def latency(evidence: Evidence) -> Verdict | None:
     p50, p99 = cost(rounds)
     limit = evidence.spec.gates.latency.p99_ms
     again = f", asked {len(rounds)} times" if len(rounds) > 1 else ""
-    words = f"One row takes {p50:.1f} ms of processor time, 99 of 100 at most {p99:.1f} ms{again}"
-    why = f"{words}; the limit is {limit:g} ms."
+    words = f"One row takes {_ms(p50)} of processor time, 99 of 100 at most {_ms(p99)}{again}"
+    how = _FORMS[evidence.timed]
+    if evidence.left:
+        how += f" ({evidence.left} of {rounds.shape[1]} rows left to its own Python)"
+    why = f"{words}{how}; the limit is {limit:g} ms."
     numbers = {"p50_ms": p50, "p99_ms": p99, "limit_ms": limit, "rows": rounds.shape[1], "rounds": len(rounds)}
+    numbers |= {"timed": evidence.timed, "left": evidence.left}
     return Verdict(verdict="refused" if p99 > limit else "passed", why=why, numbers=numbers)
+
+
+_FORMS = {
+    "python": "",
+    "features in python": ", with its features in Python and the model compiled",
+    "compiled": ", compiled",
+}
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f} ms" if value >= 1 else f"{value:.2g} ms"
 
 
 def cost(rounds: FloatArray) -> tuple[float, float]:

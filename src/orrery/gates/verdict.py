@@ -29,6 +29,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     numbers: dict[str, Any] = {}
 
 
+Form = Literal["python", "features in python", "compiled"]
+"""Its own Python; its features in Python and the compiled model; the compiled form alone."""
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What the gates are shown of a candidate.
 
@@ -42,6 +46,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     champion_name : how to call the champion.
     blocks : number of the independent block of each row, shape (rows,).
     latencies : seconds of processor time that single rows took in the candidate's own process, shape (rounds, rows).
+    timed : what answered them, which is what will answer when it is served.
+    left : of the rows, those that a compiled candidate left to its own Python.
     replayed : outputs on logged requests from the log and from the dataset, each shape (n, k), with the names of
         columns that requests lack; None where there is no log yet.
     row_wise : largest difference between features of a row alone and among others; None where there are none.
@@ -56,6 +62,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     champion_name: str = "champion"
     blocks: np.ndarray[Any, Any] | None = None
     latencies: FloatArray | None = None
+    timed: Form = "python"
+    left: int = 0
     replayed: tuple[FloatArray, FloatArray, list[str]] | None = None
     row_wise: float | None = None
     uses_target: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ import os
 import select
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
@@ -135,10 +135,35 @@ class ModelProcess:
         explanation: dict[str, Any] = self._ask("explain", frame)["explanation"]
         return explanation
 
+    def time(self, columns: Mapping[str, Sequence[Any]], count: int) -> tuple[float, bool]:
+        """Have a request answered as the inference server has it answered.
+
+        Parameters
+        ----------
+        columns
+            Plain values as JSON brings them, by column; `count` of each.
+
+        Returns
+        -------
+        float
+            Seconds of processor time.
+        bool
+            Whether the version's compiled form answered; else its own Python did.
+
+        Raises
+        ------
+        RowRefused, ProjectFailed
+            As :meth:`predict`.
+        """
+        answer = self._asked("time", columns=columns, n=count)
+        return float(answer["seconds"]), bool(answer["compiled"])
+
     def _ask(self, op: str, frame: pl.DataFrame) -> dict[str, Any]:
+        return self._asked(op, arrow=frame.write_ipc_stream(None).getvalue())
+
+    def _asked(self, op: str, **given: Any) -> dict[str, Any]:
         self._number += 1
-        body = frame.write_ipc_stream(None).getvalue()
-        self._write(msgspec.msgpack.encode({"id": self._number, "op": op, "arrow": body}))
+        self._write(msgspec.msgpack.encode({"id": self._number, "op": op, **given}))
         answer = self._read(time.monotonic() + self._timeout, "answer")
         if "error" in answer:
             error = answer["error"]

@@ -8,11 +8,13 @@ each request::
     {"id": 2, "op": "predict", "arrow": b"(IPC stream)"}             ->  {"id": 2, "output": b"(float64, by row)", ...}
 
     {"id": 3, "op": "explain", "columns": {...}, "n": 1}         ->  {"id": 3, "explanation": {...}, "output": [], ...}
+    {"id": 4, "op": "time", "columns": {...}, "n": 1}            ->  {"id": 4, "seconds": 0.1, "compiled": true, ...}
 
 with ``"width"`` (columns of the output), ``"missing"`` and ``"extra"`` (columns not sent, and not expected); or
 ``{"id": 1, "error": {"kind": "rows" | "project" | "absent", "what": ..., "column": ..., "row": ...}}`` (``absent``: a
-package that explaining takes is not installed). What the project's code
-prints goes to standard error. At the end of input the process ends.
+package that explaining takes is not installed). ``time`` is
+:mod:`orrery.pipeline.timing`.
+What the project's code prints goes to standard error. At the end of input the process ends.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from orrery.pipeline.explain import Explainer, Explanation
     from orrery.pipeline.predictor import Predictor
     from orrery.pipeline.rows import Rows
+    from orrery.pipeline.timing import Timing
 
     Explain = Callable[[Rows], Explanation]
 
@@ -60,7 +63,8 @@ def main(argv: list[str]) -> int:
     except OrreryError as error:
         _write(answers, msgspec.msgpack.encode({"error": {"what": str(error)}}))
         return 1
-    explain = _explaining(predictor, options.artifact)
+    explain, artifact = _explaining(predictor, options.artifact), options.artifact
+    timing: Timing | None = None
     columns = {name: str(dtype) for name, dtype in predictor.columns.accepted.items()}
     ready = {"ready": True, "seconds": time.perf_counter() - began, "columns": columns, "warning": predictor.warning}
     _write(answers, msgspec.msgpack.encode(ready))
@@ -72,12 +76,15 @@ def main(argv: list[str]) -> int:
             predictor.leave()
             try:
                 predictor, answer = _load(request["artifact"], request["which"]), {"id": request["id"], "loaded": True}
-                explain = _explaining(predictor, request["artifact"])
+                explain, artifact, timing = _explaining(predictor, request["artifact"]), request["artifact"], None
             except OrreryError as error:
                 answer = {
                     "id": request["id"],
                     "error": {"kind": "project", "what": str(error), "column": "", "row": None},
                 }
+        elif request.get("op") == "time":
+            timing = timing or _timing(predictor, artifact)
+            answer = _timed(timing, request)
         else:
             answer = _answer(predictor, request, explain)
         _write(answers, encoder.encode(answer | {"cpu": time.process_time() - began_cpu}))
@@ -121,6 +128,26 @@ def _explaining(predictor: Predictor, artifact: str) -> Explain:
         return made[0].explain(rows)
 
     return explain
+
+
+def _timing(predictor: Predictor, artifact: str) -> Timing:
+    from orrery.pipeline.timing import Timing
+
+    return Timing(predictor, artifact)
+
+
+def _timed(timing: Timing, request: dict[str, Any]) -> dict[str, Any]:
+    from orrery.errors import ProjectFailed
+    from orrery.pipeline.rows import RowRefused
+
+    number = request["id"]
+    try:
+        seconds, compiled = timing.ask(request["columns"], request["n"])
+    except RowRefused as error:
+        return {"id": number, "error": {"kind": "rows", "what": error.what, "column": error.column, "row": error.row}}
+    except ProjectFailed as error:
+        return {"id": number, "error": {"kind": "project", "what": str(error), "column": "", "row": None}}
+    return {"id": number, "seconds": seconds, "compiled": compiled, "output": [], "missing": (), "extra": ()}
 
 
 def _answer(predictor: Predictor, request: dict[str, Any], explain: Explain) -> dict[str, Any]:
