@@ -120,10 +120,12 @@ def world(tmp_path: Path, home: Settings) -> World:
 
 
 def test_every_monitor_looks_at_a_real_log_and_names_the_zone_that_stays_away(world: World) -> None:
-    assert set(world.look(0)) == {"calibration", "decay"}, "nothing was asked yet: there is nothing to compare"
+    assert set(world.look(0)) == {"calibration", "decay", "estimated"}, (
+        "nothing was asked yet: there is nothing to compare"
+    )
     for _ in range(3):
         quiet = world.look(300)
-    assert {"features", "calibration", "decay", "predictions", "segments"} <= set(quiet)
+    assert {"features", "calibration", "decay", "predictions", "segments", "estimated"} <= set(quiet)
     assert not any(one["insufficient"] for one in quiet.values()), quiet
     folder = world.desk.settings.folder("references")
     made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}

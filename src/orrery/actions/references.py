@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -13,14 +15,14 @@ from orrery.monitors.predictions import output_columns
 from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec
 from orrery.stats import TableSketch
+from orrery.stats.estimate import Calibration, calibration_of
+from orrery.stats.measure import encode
 from orrery.timeline.state import Version
 
 REFERENCE_ROWS = 50_000  # newest training rows that requests are compared with
 
 
-def references(
-    desk: Desk, model: str, champion: Version, policy: Spec, requests: pl.DataFrame
-) -> dict[str, TableSketch]:
+def references(desk: Desk, model: str, champion: Version, policy: Spec, requests: pl.DataFrame) -> dict[str, Any]:
     """Return the references of a look, by their names in :class:`~orrery.monitors.monitor.View`.
 
     Those of the inputs have the columns that requests bring: a dataset also holds what is known only afterwards. So
@@ -43,6 +45,7 @@ def references(
         "reference": kept("sketch", lambda: _features(desk, champion, policy, requests)),
         "segments": kept("segments", lambda: _segments(desk, champion, policy, requests)),
         "outputs": kept("outputs", lambda: _outputs(desk, model, champion, policy)),
+        "calibration": _calibration(desk, model, champion, policy),
     }
 
 
@@ -68,6 +71,22 @@ def _outputs(desk: Desk, model: str, champion: Version, policy: Spec) -> TableSk
         return TableSketch({})
     outputs = np.load(path).astype(np.float64)
     return TableSketch.fit(output_columns(policy.model.task, outputs, champion.facts.get("classes") or []))
+
+
+def _calibration(desk: Desk, model: str, champion: Version, policy: Spec) -> Calibration | None:
+    """Return how the champion's probabilities are to be corrected, from the untouched rows and their labels."""
+    path = desk.settings.folder("references") / f"{model}-{champion.number}.calibration"
+    if not path.exists():
+        folder = desk.evidence(model, champion.run)
+        found = None
+        if policy.model.task != "regression" and (folder / "holdout.parquet").exists():
+            rows = pl.read_parquet(folder / "holdout.parquet", columns=[policy.model.target])
+            labels = encode(rows[policy.model.target].to_list(), champion.facts.get("classes") or [])
+            found = calibration_of(np.load(folder / "probe_output.npy").astype(np.float64), labels)
+        fresh = path.with_suffix(".calibration-new")
+        fresh.write_bytes(msgspec.json.encode(found))
+        fresh.replace(path)
+    return msgspec.json.decode(path.read_bytes(), type=Calibration | None)
 
 
 def _brought(requests: pl.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.stats import MeanDetector
+from orrery.stats.checks import FloatArray
 from orrery.stats.measure import bound_of, encode, row_losses
 
 LEAST = 20
@@ -45,33 +46,44 @@ class DecayMonitor(Monitor):
         return cls(detector, bound)  # few units, each the mean of many rows: small bets only delay
 
     def look(self, view: View) -> Finding:
-        """Take in the mean loss of the labels that matured since the last look."""
-        promise, rows = view.spec.monitors.arl, view.matured
-        if len(rows) < LEAST:
-            why = f"{len(rows)} matured labels say nothing; {LEAST} are asked for."
+        """Take in the mean loss of what came in since the last look."""
+        promise, losses = view.spec.monitors.arl, self.losses(view)
+        if isinstance(losses, str):
             return Finding(
                 alarm=False,
                 calm=True,
                 statistic=self.detector.statistic,
                 promise=promise,
-                why=why,
+                why=losses,
                 reason="decay",
                 insufficient=True,
+                trains=self.trains,
             )
-        primary = view.spec.rollout.primary
-        outputs = np.asarray(rows["output"].to_list(), dtype=np.float64)
-        losses = row_losses(primary, outputs, encode(rows["label"].to_list(), view.classes), cap=self.bound)
         mean = float(losses.mean())
         alarm = bool(self.detector.update([mean / self.bound]))
-        words = f"{primary} {mean:.4g} on {len(rows)} matured labels, promised {view.expected_loss:.4g}"
         return Finding(
             alarm=alarm,
             calm=mean <= view.expected_loss + view.spec.monitors.decay_tolerance,
             statistic=float(self.detector.statistic),
             promise=promise,
-            why=f"{words}: the model has decayed." if alarm else f"{words}.",
+            why=self.words(mean, len(losses), view, alarm=alarm),
             reason="decay",
+            trains=self.trains,
         )
+
+    def losses(self, view: View) -> FloatArray | str:
+        """Return the loss of each matured label, or a sentence that says why nothing can be said."""
+        rows = view.matured
+        if len(rows) < LEAST:
+            return f"{len(rows)} matured labels say nothing; {LEAST} are asked for."
+        outputs = np.asarray(rows["output"].to_list(), dtype=np.float64)
+        labels = encode(rows["label"].to_list(), view.classes)
+        return row_losses(view.spec.rollout.primary, outputs, labels, cap=self.bound)
+
+    def words(self, mean: float, rows: int, view: View, *, alarm: bool) -> str:
+        """Return what was found, as a sentence."""
+        words = f"{view.spec.rollout.primary} {mean:.4g} on {rows} matured labels, promised {view.expected_loss:.4g}"
+        return f"{words}: the model has decayed." if alarm else f"{words}."
 
     def to_state(self) -> dict[str, Any]:
         """Return what :meth:`resume` needs."""

@@ -10,6 +10,7 @@ import polars as pl
 
 from orrery.spec import Spec
 from orrery.stats import TableSketch
+from orrery.stats.estimate import Calibration
 
 NOTHING = TableSketch({})
 
@@ -26,6 +27,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     reference : sketch of the newest rows that the champion learned from.
     segments : the same, of the declared segments as groups.
     outputs : sketch of the champion's answers on untouched rows.
+    calibration : of its probabilities on those rows; None where they cannot tell.
     expected_loss : the champion's mean primary loss on untouched rows, an upper bound of it.
     scale : largest error that counts, for regressions.
     """
@@ -39,6 +41,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     scale: float = 1.0
     segments: TableSketch = NOTHING
     outputs: TableSketch = NOTHING
+    calibration: Calibration | None = None
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import numpy as np
 
 from orrery.monitors.calibration import CalibrationMonitor
 from orrery.monitors.decay import DecayMonitor
+from orrery.monitors.estimated import EstimatedMonitor
 from orrery.monitors.features import FeatureMonitor
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.predictions import PredictionMonitor
@@ -23,6 +24,7 @@ MONITORS: tuple[type[Monitor], ...] = (
     DecayMonitor,
     PredictionMonitor,
     SegmentMonitor,
+    EstimatedMonitor,
 )
 CALM_LOOKS = 3  # looks within the tolerance after which an alarm's cause counts as gone
 

@@ -88,6 +88,7 @@ class Simulated:
             expected_loss=self.expected_loss,
             segments=self.segments,
             outputs=self.outputs,
+            calibration=((1.0, 0.0),),
         )
 
     def _features(self, rows: int, shift: float, shares: np.ndarray[Any, Any]) -> pl.DataFrame:
