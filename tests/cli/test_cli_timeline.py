@@ -54,6 +54,18 @@ def test_at_says_what_answered_where_and_why_deleted_versions_included(orrery, o
     assert "Wrong feed".lower() in orrery("timeline", "tides", "--deleted").out.lower()
 
 
+def test_why_tells_the_chain_of_evidence_and_names_its_events(orrery, opened: Orrery) -> None:
+    told = orrery("why", "tides")
+    assert told.code == 0 and told.out.startswith("Version 2 of tides answers in production since")
+    assert "It answers in production. For the test." in told.out
+    [whole] = orrery("why", "tides", 1, "--json").lines()
+    assert whole["version"] == 1 and {"at", "what", "says", "actor", "numbers", "events"} == set(whole["links"][0])
+    seqs = {event.seq for event in opened.timeline.read()}
+    assert all(seqs.issuperset(link["events"]) for link in whole["links"])
+    missing = orrery("why", "tides", 99)
+    assert missing.code == 1 and "no version 99" in missing.err
+
+
 def test_an_instant_that_is_none(orrery, opened: Orrery) -> None:
     ran = orrery("timeline", "tides", "--at", "yesterday")
     assert ran.code == 1

@@ -25,6 +25,8 @@ PAGES = [
     "/flight-delay/orders",
     "/flight-delay/versions/3",
     "/flight-delay/versions/5",
+    "/flight-delay/versions/3/why",
+    "/flight-delay/versions/5/why",
     "/flight-delay/commits/3f2c1ab",
 ]
 
@@ -126,6 +128,17 @@ def test_the_page_of_a_version_says_why(web: httpx.Client, year: Orrery) -> None
     assert f"/mlflow/#/experiments/0/runs/{3:032x}" in refused
     assert "Approve" in web.get("/flight-delay/versions/5").text
     assert "<form" not in web.get("/flight-delay/versions/3.json").text
+
+
+def test_the_chain_of_evidence_is_told_and_drawn(web: httpx.Client, year: Orrery) -> None:
+    page = web.get("/flight-delay/versions/3/why").text
+    assert "refused by brier" in page and "worse than the champion by more than 0.002" in page
+    drawn = Tree(page)
+    assert len([one for one in drawn.all("circle") if one.get("class") == "point"]) == 9  # the gate and 8 segments
+    told = web.get("/flight-delay/versions/3/why.json").json()
+    assert [link["what"] for link in told["links"]].count("gate") == 3 and told["forest"]["rows"]
+    assert web.get("/flight-delay/versions/99/why").status_code == 404
+    assert 'href="/flight-delay/versions/3/why"' in web.get("/flight-delay/versions/3").text
 
 
 def test_the_forms_order_the_same(web: httpx.Client, year: Orrery) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -66,3 +67,18 @@ def size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def growth(values: Sequence[float]) -> str:
+    """Draw evidence as a line of blocks, each step of which is about three times the one below; 1 is the lowest.
+
+    Examples
+    --------
+    >>> growth([0.5, 1.0, 4.0, 12.0, 100.0, 1026.0])
+    '▁▁▂▃▅▇'
+    """
+    blocks = "▁▂▃▄▅▆▇█"
+    return "".join(
+        blocks[min(int(2 * math.log10(value)), len(blocks) - 1) if value > 1 else 0] if value == value else " "
+        for value in values
+    )

@@ -27,6 +27,7 @@ QUIET = ("watched", "compared", "built", "registry", "issue_closed", "purged")
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     command(app)(timeline)
+    command(app)(why)
     command(app)(event)
     command(app)(verify)
 
@@ -74,6 +75,38 @@ def timeline(
     if left_out:
         show.note(f"({left_out} looks and other small things left out; --all shows them)")
     return None
+
+
+def why(
+    here: Here,
+    model: ModelName,
+    version: Annotated[
+        int | None, typer.Argument(metavar="N", help="The version; none: the one that answers in production.")
+    ] = None,
+) -> None:
+    """Show the chain of evidence behind a version: from the first sign to what became of it, with the numbers.
+
+    Each step names the events that say so: `orrery timeline MODEL --all --json` has them. With --json: one object.
+    """
+    from orrery.timeline.why import chain
+
+    orrery = here.orrery()
+    found = chain(orrery.timeline, orrery.model(model), version)
+    if here.as_json:
+        show.as_json(show.plain(found))
+        return
+    print(f"{found.outcome}\n")
+    last = ""
+    for link in found.links:
+        at = show.minute(link.at)
+        proof = f"#{link.events[0]}" + (f" to #{link.events[-1]}" if len(link.events) > 1 else "")
+        print(f"{at if at != last else '':16}  {link.what:9}  {link.says}  ({link.actor}, {proof})")
+        last = at
+    for course in found.courses:
+        if len(course.points) > 1:
+            values = [value for _, value in course.points]
+            limit = f", counts from {course.limit:,.10g} on" if course.limit else ""
+            print(f"\n{course.name}{limit}:\n{show.growth(values)}  {values[0]:.3g} to {values[-1]:.3g}")
 
 
 def event(

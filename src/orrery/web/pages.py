@@ -12,6 +12,7 @@ from orrery.web.modelpage import model_page, orders_page
 from orrery.web.overview import issues_page, projects_page, reviews_page
 from orrery.web.render import show
 from orrery.web.versionpage import DONE, commit_page, version_page
+from orrery.web.whypage import why_page
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(known_query)])
 
@@ -56,6 +57,13 @@ def dataset(request: Request, orrery: Here, name: str, profile: bool = False) ->
 def version(request: Request, orrery: Here, model: str, number: int, done: str = "") -> Response:
     """Show one version."""
     return show(request, version_page(orrery, model, number, done))
+
+
+@router.get("/{model}/versions/{number}/why")
+@router.get("/{model}/versions/{number}/why.json")
+def why(request: Request, orrery: Here, model: str, number: int) -> Response:
+    """Show why one version is where it is."""
+    return show(request, why_page(orrery, model, number))
 
 
 @router.get("/{model}/commits/{sha}")

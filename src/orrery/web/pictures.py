@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -136,12 +136,12 @@ def chart(
     def y(value: float) -> float:
         return round(bottom - (min(value, high) - low) / (high - low) * (bottom - top), 1)
 
-    lines = tuple(Line(title, style, _path(scale, points, y, style)) for title, style, points in series if points)
+    lines = tuple(Line(title, style, path(scale, points, y, style)) for title, style, points in series if points)
     return Chart(name, words, height, lines, tuple(Tick(y(value), f"{value:g}") for value in ticks))
 
 
-def _path(scale: Scale, points: Points, y: object, style: str) -> str:
-    assert callable(y)
+def path(scale: Scale, points: Points, y: Callable[[float], float], style: str) -> str:
+    """Return the path of a line; what is no number is left out."""
     parts: list[str] = []
     for at, value in points:
         if not math.isfinite(value):
