@@ -1,7 +1,6 @@
 """The inference server with tiny model processes, or real ones: ``serving_server.py HOME PORT CONTROL SETTINGS``."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -28,4 +27,4 @@ def main():
 
 
 if __name__ == "__main__":
-    os._exit(main())
+    sys.exit(main())

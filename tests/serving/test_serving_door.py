@@ -241,3 +241,63 @@ def test_a_trace_goes_on(strict: Any) -> None:
     for odd in ("", "x", given.upper(), given[:-1], given + "-more", "ff" + given[2:], f"00-{'0' * 32}-{'1' * 16}-01"):
         assert "traceparent" not in strict.predict(traceparent=odd).headers
     assert "traceparent" in strict.predict(traceparent="01" + given[2:] + "-more").headers
+
+
+def test_what_follows_a_request_that_is_none(strict: Any) -> None:
+    found = Line(strict).send(post(ROW) + post(ROW) + b"hello\r\n\r\n" + post(ROW)).answers()
+    assert [status for status, _, _ in found] == [200, 200, 400]
+    found = Line(strict).send(post(ROW) + post(ROW, "connection: close") + post(ROW)).answers()
+    assert [(status, fields.get("connection")) for status, fields, _ in found] == [(200, None), (200, "close")]
+
+
+def test_another_protocol_that_is_offered_is_not_taken(strict: Any) -> None:
+    offer = ("connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMAAABkAAQAoAAAAAIAAAAA")
+    data = post(ROW, *offer) + post(b'{"echo": 0.5}', "connection: close")
+    found = Line(strict).send(data).answers()
+    assert [json.loads(body)["probability"] for _, _, body in found] == [0.25, 0.5]
+
+
+def test_a_body_that_waits_to_be_asked_for(strict: Any) -> None:
+    line = Line(strict).send(post(b"", "expect: 100-continue", "connection: close", length=len(ROW)))
+    assert line.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert line.send(ROW).status() == [200]
+
+
+def test_an_answer_before_the_body_is_there(strict: Any) -> None:
+    line = Line(strict).send(post(ROW[:5], path="/nowhere", length=len(ROW)))
+    assert b"405" in line.socket.recv(1000)
+    assert line.send(ROW[5:] + post(ROW, "connection: close")).status()[-1] == 200
+    line = Line(strict).send(post(ROW[:5], path="/nowhere", length=len(ROW)))
+    assert line.status() == [405]  # and the connection ends, when the rest does not come
+
+
+def test_who_wants_only_the_header(strict: Any) -> None:
+    ask = b" /v2/health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    [(status, fields, body)] = Line(strict).send(b"HEAD" + ask).answers()
+    [(_, same, whole)] = Line(strict).send(b"GET" + ask).answers()
+    assert (status, body) == (200, b"") and int(fields["content-length"]) == len(whole) > 0
+    assert fields.keys() == same.keys() >= {"date", "content-type"}
+
+
+def test_http_1_0(strict: Any) -> None:
+    ask = b"GET /v2/health/live HTTP/1.0\r\n"
+    [(_, fields, _)] = Line(strict).send(ask + b"\r\n").answers()
+    assert fields["connection"] == "close"
+    found = Line(strict).send(ask + b"connection: keep-alive\r\n\r\n" + ask + b"\r\n").answers()
+    assert [fields["connection"] for _, fields, _ in found] == ["keep-alive", "close"]
+
+
+def test_fields_after_the_body_do_not_fill_the_memory(strict: Any) -> None:
+    line = Line(strict).send(chunked(ROW, end=False) + b"0\r\nx-a: b\r\n\r\n")
+    assert line.status() == [200]
+    line = Line(strict).send(chunked(ROW, end=False) + b"0\r\nx-a: " + b"a" * (3 << 20))
+    assert line.status() == [400]  # before it ends
+
+
+def test_who_does_not_take_its_answers_is_not_read_any_more(strict: Any) -> None:
+    data = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 200
+    line = Line(strict)
+    with line.socket, pytest.raises(OSError):
+        for _ in range(1000):
+            line.send(data)
+    answers_others(strict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from orrery.errors import OrreryError
@@ -25,7 +24,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # granian's threads outlive the event loop and panic when the interpreter is taken down under them
+    sys.exit(main())

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import zlib
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError  # type: ignore[attr-defined]
 
 from orrery.errors import NotUnderstood
 from orrery.serving.refusals import Overloaded, TooLarge, TooSlow, WrongKind
+
+if TYPE_CHECKING:
+    from orrery.serving.http1 import Exchange
 
 PACKED_FROM = 64 << 10
 """Bytes of an answer from which on it is packed for a caller who accepts that."""
@@ -144,7 +146,7 @@ class Visit:
         door.held += size
         self._held += size
 
-    async def body(self, headers: Any, proto: HTTPProtocol) -> bytes:
+    async def body(self, exchange: Exchange) -> bytes:
         """Return the body, unpacked.
 
         Raises
@@ -158,16 +160,27 @@ class Visit:
         WrongKind, NotUnderstood
             If it is packed in a way that is not known, or not packed as it says, or it breaks off.
         """
-        door, task = self._door, asyncio.current_task()
-        assert task is not None
-        length = headers.get("content-length")
+        length = exchange.headers.get("content-length")
         if length is not None:
             self.hold(int(length))
+        if not exchange.over:
+            await self._arrival(exchange)
+        if exchange.size > self._held:  # nobody told its length
+            self.hold(exchange.size - self._held)
+        body = exchange.body()
+        encoding = exchange.headers.get("content-encoding")
+        return body if encoding is None else self._unpacked(body, encoding.strip().lower())
+
+    async def _arrival(self, exchange: Exchange) -> None:
+        """Wait until the body is there."""
+        door, task = self._door, asyncio.current_task()
+        assert task is not None
         door.begin(task)
         try:
-            body = await proto() if length is not None else await self._in_parts(proto)
-        except (ProtocolClosed, ProtocolError):
-            raise NotUnderstood("The request's body ends before it is complete.", todo="Send it again.") from None
+            while not exchange.over:
+                await exchange.more()
+                if exchange.size > self._held:
+                    self.hold(exchange.size - self._held)
         except asyncio.CancelledError:
             if door.end(task):  # it is somebody else who ends this
                 raise
@@ -176,16 +189,6 @@ class Visit:
             raise TooSlow(f"The request's body was not there after {seconds:g} s.", todo="Send it again.") from None
         finally:
             door.end(task)
-        encoding = headers.get("content-encoding")
-        return body if encoding is None else self._unpacked(body, encoding.strip().lower())
-
-    async def _in_parts(self, proto: HTTPProtocol) -> bytes:
-        """Return a body whose length nobody told."""
-        parts = bytearray()
-        async for chunk in proto:
-            self.hold(len(chunk))
-            parts += chunk
-        return bytes(parts)
 
     def _unpacked(self, body: bytes, encoding: str) -> bytes:
         if encoding in ("", "identity"):

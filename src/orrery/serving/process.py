@@ -16,12 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server as Granian
-
 from orrery.errors import Damaged, NotAllowed
-from orrery.serving import closing
 from orrery.serving.assignment import AssignmentFile
 from orrery.serving.channel import Spawn
 from orrery.serving.channel import spawn as contained
@@ -29,6 +24,7 @@ from orrery.serving.control import ControlLink
 from orrery.serving.door import Door, Limits
 from orrery.serving.explaining import Explaining
 from orrery.serving.fleet import Fleet
+from orrery.serving.http1 import Listener
 from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.prediction import Journal, Predictor, microseconds
@@ -138,7 +134,8 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
         if replica and last is not None:
             await _settled(fleet, last.seq)
         rpc = await _rpc(service, door, settings) if settings.grpc_port else None
-        await _listen(Server(service, door, sheet.metrics), door, settings.serving_port, rpc)
+        app = Server(service, door, sheet.metrics)
+        await _listen(Listener(app.answer, limits, settings.serving_port, shared=bool(replica)), door, rpc)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -163,50 +160,25 @@ async def _rpc(service: Service, door: Door, settings: Settings) -> Rpc:
     return rpc
 
 
-async def _listen(app: Server, door: Door, port: int, rpc: Rpc | None) -> None:
+async def _listen(listener: Listener, door: Door, rpc: Rpc | None) -> None:
     """Answer requests until a signal comes; then let nobody in any more, and answer all who are there."""
-    limits = door.limits
-    server = Granian(
-        app,
-        address="127.0.0.1",
-        port=port,
-        interface=Interfaces.RSGI,
-        http=HTTPModes.http1,
-        websockets=False,
-        http1_settings=HTTP1Settings(
-            header_read_timeout=round(1000 * limits.header_seconds), max_buffer_size=limits.header
-        ),
-        backlog=1024,
-        backpressure=limits.connections,
-        log_enabled=False,
-    )
-    loop = asyncio.get_running_loop()
-
-    asked = asyncio.Event()
-
-    async def stop() -> None:
-        await asked.wait()
-        loop.call_later(STOP_WITHIN, os._exit, 1)  # somebody holds on to a request for longer than any timeout
-        door.closing = True
-        try:
-            await closing.close(port)
-            if rpc is not None:
-                await rpc.stop()
-            await door.quiet(QUIET)
-        finally:
-            server.stop()  # type: ignore[no-untyped-call]
-
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     gc.freeze()  # what was imported lives for ever: collections need not look at it
-    stopping = asyncio.create_task(stop())
-    await server.serve()
-    await stopping
+    await asked.wait()
+    loop.call_later(STOP_WITHIN, os._exit, 1)  # somebody holds on to a request for longer than any timeout
+    door.closing = True
+    await listener.refuse()
+    if rpc is not None:
+        await rpc.stop()
+    await door.quiet(QUIET)
+    listener.close()
 
 
 @contextlib.contextmanager
 def _alone(folder: Path, settings: Settings, replica: int) -> Iterator[None]:
-    """Hold the home's lock, and see that nobody else listens on the port: granian would share it silently.
+    """Hold the home's lock, and see that nobody else listens on the port.
 
     Replicas hold the lock together, and each one of its own.
     """

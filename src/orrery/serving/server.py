@@ -1,4 +1,4 @@
-"""The routes of the inference server, on granian's RSGI interface.
+"""The routes of the inference server.
 
 ::
 
@@ -22,11 +22,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope  # type: ignore[attr-defined]
 
 from orrery.errors import NotFound, NotUnderstood, OrreryError
 from orrery.serving import invocations, open_inference, openapi, plain, trace
 from orrery.serving.door import Door, packed
+from orrery.serving.http1 import Exchange
 from orrery.serving.log import say
 from orrery.serving.refusals import code_of, said
 from orrery.serving.requests import JSON, Given, Headers, Read
@@ -54,36 +54,34 @@ class Server:
     def __init__(self, service: Service, door: Door, metrics: Callable[[], str]) -> None:
         self._service, self._door, self._metrics = service, door, metrics
 
-    async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
+    async def answer(self, exchange: Exchange) -> None:
         """Answer one request."""
         verb = ""
         try:
-            parts = scope.path.strip("/").split("/")
+            parts = exchange.path.strip("/").split("/")
             environment = PRODUCTION
             if parts[0] == "env" and len(parts) > 1:
                 environment, parts = parts[1], parts[2:] or [""]
             verb = parts[-1]
-            if verb in READS and scope.method == "POST":
-                await self._predict(scope, proto, environment, parts)
+            if verb in READS and exchange.method == "POST":
+                await self._predict(exchange, environment, parts)
             else:
-                self._tell(scope, proto, environment, parts)
-        except (ProtocolClosed, ProtocolError):  # the caller has gone
-            return
+                self._tell(exchange, environment, parts)
         except OrreryError as error:
-            self._refuse(proto, error, verb, _NOBODY)
+            self._refuse(exchange, error, verb, _NOBODY)
         except Exception as error:
             say(traceback.format_exc())
-            self._refuse(proto, error, verb, _NOBODY)
+            self._refuse(exchange, error, verb, _NOBODY)
 
-    async def _predict(self, scope: Scope, proto: HTTPProtocol, environment: str, parts: list[str]) -> None:
-        fields, verb, service = scope.headers, parts[-1], self._service
+    async def _predict(self, exchange: Exchange, environment: str, parts: list[str]) -> None:
+        fields, verb, service = exchange.headers, parts[-1], self._service
         with self._door.enter() as visit:
-            given = Given(await visit.body(fields, proto), fields)
+            given = Given(await visit.body(exchange), fields)
             began = time.perf_counter()
             route = self._find(environment, parts)
             try:
                 asked = READS[verb](given, route.slot, route.columns)
-                if scope.query_string and explains(scope.query_string):
+                if exchange.query and explains(exchange.query):
                     asked.request.explain = True
                 if asked.request.explain and not asked.explains:
                     raise NotUnderstood("An answer in Arrow's format has no explanation.", todo="Accept JSON.")
@@ -93,9 +91,9 @@ class Server:
                 headers.append(("x-request-id", asked.request.id))
                 if self._door.closing:
                     headers.append(_CLOSE)
-                _respond(proto, fields, headers, content)
+                _respond(exchange, headers, content)
             except OrreryError as error:
-                self._refuse(proto, error, verb, route.labels)
+                self._refuse(exchange, error, verb, route.labels)
             else:
                 labels = route.labels
                 service.metrics.requests.add((*labels, "200"))
@@ -134,43 +132,44 @@ class Server:
             raise NotFound(what, todo="Send it to /models/NAME/invocations.")
         return served[0] if served else "(no model)"
 
-    def _tell(self, scope: Scope, proto: HTTPProtocol, environment: str, parts: list[str]) -> None:
+    def _tell(self, exchange: Exchange, environment: str, parts: list[str]) -> None:
         """Answer what is not a prediction."""
-        if scope.method not in ("GET", "HEAD"):
+        if exchange.method not in ("GET", "HEAD"):
             allowed = "POST" if parts[-1] in READS else "GET, HEAD"
-            _json(proto, 405, {"error": f"{scope.method} is not understood at {scope.path}."}, [("allow", allowed)])
+            what = f"{exchange.method} is not understood at {exchange.path}."
+            _json(exchange, 405, {"error": what}, [("allow", allowed)])
             return
         fleet, service = self._service.fleet, self._service
         match parts:
             case ["v2"]:
                 extensions = open_inference.EXTENSIONS
-                _json(proto, 200, {"name": "orrery", "version": service.version, "extensions": extensions})
+                _json(exchange, 200, {"name": "orrery", "version": service.version, "extensions": extensions})
             case ["v2", "health", "live"]:
-                _json(proto, 200, {"live": True})
+                _json(exchange, 200, {"live": True})
             case ["v2", "health", "ready"] | ["ping"] | ["health"]:
                 ready = fleet.ready and not self._door.closing
-                _json(proto, 200 if ready else 503, {"ready": ready})
+                _json(exchange, 200 if ready else 503, {"ready": ready})
             case ["v2", "models"]:
-                _json(proto, 200, {"models": service.models(environment)})
+                _json(exchange, 200, {"models": service.models(environment)})
             case ["version"]:
-                proto.response_str(200, [("content-type", "text/plain")], service.version)
+                exchange.answer(200, [("content-type", "text/plain")], service.version.encode())
             case ["openapi.json"]:
-                _json(proto, 200, openapi.document(service.version))
+                _json(exchange, 200, openapi.document(service.version))
             case ["metrics"]:
-                proto.response_str(200, [("content-type", "text/plain; version=0.0.4")], self._metrics())
+                exchange.answer(200, [("content-type", "text/plain; version=0.0.4")], self._metrics().encode())
             case ["v2", "models", _, "ready"] | ["v2", "models", _, "versions", _, "ready"]:
                 route = self._find(environment, parts)
                 ready = route.model.ready.is_set()
-                _json(proto, 200 if ready else 503, {"name": route.slot.model, "ready": ready})
+                _json(exchange, 200 if ready else 503, {"name": route.slot.model, "ready": ready})
             case ["v2", "models", _] | ["v2", "models", _, "versions", _]:
                 route = self._find(environment, parts)
-                _json(proto, 200, open_inference.describe(route))
+                _json(exchange, 200, open_inference.describe(route))
             case [*_, verb] if verb in READS:
-                _json(proto, 405, {"error": "Predictions are asked for by POST."}, [("allow", "POST")])
+                _json(exchange, 405, {"error": "Predictions are asked for by POST."}, [("allow", "POST")])
             case _:
-                raise NotFound(f"There is nothing at {scope.path}.")
+                raise NotFound(f"There is nothing at {exchange.path}.")
 
-    def _refuse(self, proto: HTTPProtocol, error: Exception, verb: str, labels: tuple[str, str, str, str]) -> None:
+    def _refuse(self, exchange: Exchange, error: Exception, verb: str, labels: tuple[str, str, str, str]) -> None:
         code = code_of(error)
         headers = [("retry-after", "1")] if code.http in (429, 503) else []
         if code.http in (408, 413):  # the rest of the body is not read, so nothing can follow on this connection
@@ -181,17 +180,18 @@ class Server:
         if code.http == 500:
             say(f"{'/'.join(labels)} {error!r}")
         mlflow = {"error_code": code.mlflow, "message": said(error)}
-        _json(proto, code.http, mlflow if verb == "invocations" else {"error": said(error)}, headers)
+        _json(exchange, code.http, mlflow if verb == "invocations" else {"error": said(error)}, headers)
 
 
-def _respond(proto: HTTPProtocol, fields: Any, headers: Headers, content: bytes) -> None:
+def _respond(exchange: Exchange, headers: Headers, content: bytes) -> None:
+    fields = exchange.headers
     if (given := fields.get("traceparent")) and (joined := trace.joined(given)):
         headers.append(("traceparent", joined))
     if (small := packed(content, fields.get("accept-encoding"))) is not None:
         headers += [("content-encoding", "gzip"), ("vary", "accept-encoding")]
         content = small
-    proto.response_bytes(200, headers, content)
+    exchange.answer(200, headers, content)
 
 
-def _json(proto: HTTPProtocol, status: int, content: dict[str, Any], headers: Headers | None = None) -> None:
-    proto.response_bytes(status, [JSON, *(headers or ())], msgspec.json.encode(content))
+def _json(exchange: Exchange, status: int, content: dict[str, Any], headers: Headers | None = None) -> None:
+    exchange.answer(status, [JSON, *(headers or ())], msgspec.json.encode(content))
