@@ -163,7 +163,13 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """How a challenger becomes champion."""
 
     primary: str = ""
-    alpha: Annotated[Share, Meta(description="Probability of a wrong promotion, however often it is looked at.")] = 0.05
+    alpha: Annotated[
+        Share,
+        Meta(
+            description="Share of wrong promotions among those by proof, however often it is looked at, and however "
+            "many challengers are tried."
+        ),
+    ] = 0.05
     margin: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     unit: Annotated[str, Meta(description="What is independent of what: row, hour, day, or a column.")] = "day"
     sticky: Annotated[

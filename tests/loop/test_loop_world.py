@@ -19,6 +19,7 @@ from orrery.errors import NotAllowed, NotFound
 from orrery.loop import decide
 from orrery.review import commands as review
 from orrery.rollout import moves
+from orrery.rollout.compare import level_of
 from orrery.timeline.event import GENESIS, Draft, Event, seal
 from orrery.timeline.fold import fold, fold_data
 from orrery.timeline.state import DataState, ModelState
@@ -384,6 +385,32 @@ def test_an_arm_is_promoted_on_proof_alone() -> None:
     world.verdicts[2] = "promote"
     world.pass_days(2)
     assert lane.champion == 2 and "Proven better" in lane.why
+
+
+def test_each_further_challenger_needs_more_evidence_and_a_proof_lowers_what_is_needed() -> None:
+    def needed() -> list[float]:
+        lane, policy = world.model.lane("production"), world.model.policy()
+        assert policy is not None
+        return [round(1 / level_of(one, policy)) for one in lane.challengers.values() if one.role == "shadow"]
+
+    world = World()
+    world.first_champion()
+    trials = []
+    for number, verdict in ((2, "abort"), (3, "promote"), (4, "undecided")):
+        world.push(f"{number}" * 3)
+        world.settle()
+        world.approve(number)
+        world.settle()
+        trials.append(needed()[0])
+        world.verdicts[number] = verdict
+        world.pass_days(8)
+        world.verdicts.clear()
+    assert trials == [40, 120, 120]  # the third trial after one proof: 240 / 2
+    said = [event.why for event in world.events if event.kind == "challenged" and event.data["role"] == "shadow"]
+    assert "Trial 3 here, 1 won: its evidence counts from 120 on." in said[2]
+    assert world.model.lane("production").champion == 3
+    world.append(moves.order_rollback(world.model, "production", None, "by hand", "li"))
+    assert needed() == [200]  # against another champion it is another trial, the fourth: 400 / 2
 
 
 def test_proof_against_a_challenger_ends_it() -> None:

@@ -13,8 +13,8 @@ from orrery.data.log import PredictionLog
 from orrery.data.predictions import logged, matured
 from orrery.monitors.monitor import View
 from orrery.monitors.watch import Look, look
+from orrery.rollout.compare import level_of, look_at_arm
 from orrery.rollout.compare import look as compare_once
-from orrery.rollout.compare import look_at_arm
 from orrery.rollout.service import service
 from orrery.rollout.shares import SHARING, service_in_words
 from orrery.spec import Spec
@@ -129,13 +129,16 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         policy = _on_guard(policy)
     classes = list(champion.facts.get("classes") or [])
     scale = float(champion.facts.get("scale") or 1.0)
+    alpha = level_of(challenger, policy)
     if challenger.role == "arm":
         expected = float(champion.facts.get("expected_loss") or 0.0)
         units = _units(desk, model, action.environment, challenger, rows, lane.champion)
-        found = look_at_arm(challenger.state, units, policy, classes, challenger.share, scale=scale, expected=expected)
+        found = look_at_arm(
+            challenger.state, units, policy, classes, challenger.share, scale=scale, expected=expected, alpha=alpha
+        )
     else:
         pairs = _pairs(rows, lane.champion, challenger.version, policy)
-        found = compare_once(challenger.state, pairs, policy, classes, until, scale=scale)
+        found = compare_once(challenger.state, pairs, policy, classes, until, scale=scale, alpha=alpha)
     effect = (
         "no labelled pairs yet" if found.effect is None else f"challenger better by {found.effect:.4f} on {found.n}"
     )

@@ -14,9 +14,10 @@ import numpy as np
 import polars as pl
 
 from orrery.spec import Spec
-from orrery.stats import PairedTest, randomised_differences
+from orrery.stats import PairedTest, level, randomised_differences
 from orrery.stats.measure import bound_of, encode, row_losses
 from orrery.stats.paired import Kind
+from orrery.timeline.state import Challenger
 from orrery.types import parse_duration, parse_instant
 
 PRIMARY = ""  # name of the primary loss's test: the same loss may be a guardrail too, with another margin
@@ -46,8 +47,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     state: dict[str, Any]
 
 
+def level_of(challenger: Challenger, policy: Spec) -> float:
+    """Return the risk of a wrong proof that a challenger has to keep, as one of several that came before it."""
+    alpha = policy.rollout.alpha
+    return level(alpha, challenger.trial, challenger.proven) if challenger.trial else alpha
+
+
 def look(
-    state: dict[str, Any], pairs: pl.DataFrame, spec: Spec, classes: list[Any], until: datetime, *, scale: float = 1.0
+    state: dict[str, Any],
+    pairs: pl.DataFrame,
+    spec: Spec,
+    classes: list[Any],
+    until: datetime,
+    *,
+    scale: float = 1.0,
+    alpha: float | None = None,
 ) -> Comparison:
     """Take in the pairs whose labels became final since the last look.
 
@@ -60,11 +74,12 @@ def look(
     classes : of the model, in the order of its outputs.
     until : time of this look; a block ends a label delay after its last instant.
     scale : largest error that counts, for regressions.
+    alpha : risk of a wrong proof, of :func:`level_of`; None is the policy's.
     """
     tests = (
         {name: PairedTest.from_state(one) for name, one in state["tests"].items()}
         if "tests" in state
-        else _begin(spec, scale)
+        else _begin(spec, scale, alpha)
     )
     blocks: dict[str, dict[str, list[float]]] = {
         name: {key: list(sums) for key, sums in state.get("blocks", {}).get(name, {}).items()} for name in tests
@@ -92,6 +107,7 @@ def look_at_arm(
     *,
     scale: float = 1.0,
     expected: float = 0.0,
+    alpha: float | None = None,
 ) -> Comparison:
     """Take in the units of an A/B whose labels became final since the last look; each unit once.
 
@@ -99,7 +115,7 @@ def look_at_arm(
 
     Parameters
     ----------
-    state, spec, classes, scale : as in :func:`look`.
+    state, spec, classes, scale, alpha : as in :func:`look`.
     units : columns ``output``, ``label`` and ``arm`` (whether the arm answered), in the order of the requests.
     share : probability with which a unit was drawn for the arm.
     expected : mean loss that is expected, on the primary loss: the nearer, the sooner a difference shows.
@@ -108,7 +124,7 @@ def look_at_arm(
     tests = (
         {name: PairedTest.from_state(one) for name, one in state["tests"].items()}
         if "tests" in state
-        else _begin(spec, scale, widen)
+        else _begin(spec, scale, alpha, widen)
     )
     seen: dict[str, list[float]] = {name: list(sums) for name, sums in state.get("seen", {}).items()}
     if len(units):
@@ -152,7 +168,7 @@ def _found(tests: dict[str, PairedTest], rows: int, more: dict[str, Any]) -> Com
     )
 
 
-def _begin(spec: Spec, scale: float, widen: float | None = None) -> dict[str, PairedTest]:
+def _begin(spec: Spec, scale: float, alpha: float | None, widen: float | None = None) -> dict[str, PairedTest]:
     """Return the tests of the primary loss and of every guardrail, without evidence yet.
 
     ``widen`` is how many times as large a difference may be as a loss; nothing for pairs.
@@ -167,7 +183,8 @@ def _begin(spec: Spec, scale: float, widen: float | None = None) -> dict[str, Pa
         kind: Kind = "zero_one" if paired else "loss"
         bound = _bound(loss, rules.primary, scale) * (widen or 1.0)
         # who tolerates more than the largest loss that counts tolerates all: still a test, won at once
-        found[name] = PairedTest(kind, min(margin, 0.99 * bound), rules.alpha, bound)
+        risk = rules.alpha if alpha is None else alpha
+        found[name] = PairedTest(kind, min(margin, 0.99 * bound), risk, bound, abort_alpha=rules.alpha)
     return found
 
 

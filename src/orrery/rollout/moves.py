@@ -8,7 +8,9 @@ from datetime import datetime
 from orrery.errors import NotAllowed, NotFound
 from orrery.rollout import shares
 from orrery.spec import Burden, Spec
+from orrery.stats import level
 from orrery.timeline.event import Draft
+from orrery.timeline.fold import PROVING
 from orrery.timeline.state import Challenger, Lane, ModelState, Version
 from orrery.types import PRODUCTION, format_instant, parse_duration, percent
 from orrery.workers.action import Action, record
@@ -128,6 +130,9 @@ def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: d
             "canary": f"A {version.change} answers a share of the traffic that grows, and version {lane.champion} the "
             f"rest: {', '.join(map(percent, steps))}, then all.",
         }[role]
+        if role in PROVING:
+            needed = 1 / level(policy.rollout.alpha, lane.trials + 1, lane.proven)
+            why += f" Trial {lane.trials + 1} here, {lane.proven} won: its evidence counts from {needed:,.0f} on."
         draft = shares.begun(model, version, lane, policy, role, steps, why, now)
         yield record(f"challenge:{model.name}:{version.number}:{environment}", draft)
         return

@@ -6,6 +6,7 @@ from orrery.stats.drift import FeatureDrift, Look
 from orrery.stats.eprocess import BettingE, McNemarE
 from orrery.stats.intervals import Interval, paired_interval, wilson
 from orrery.stats.losses import absolute_error, brier, log_loss, squared_error, zero_one
+from orrery.stats.online import level
 from orrery.stats.paired import PairedTest
 from orrery.stats.randomised import randomised_differences
 from orrery.stats.sketch import CategorySketch, NumericSketch
@@ -26,6 +27,7 @@ __all__ = [
     "absolute_error",
     "apply_platt",
     "brier",
+    "level",
     "log_loss",
     "paired_interval",
     "platt",

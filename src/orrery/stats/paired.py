@@ -24,7 +24,7 @@ class PairedTest:
     The *forward* bet is against "the challenger is worse by the margin or more" (``E[d] <= -margin``); the *mirror* is
     against the opposite (``E[d] >= -margin``), so that its evidence says the champion is better by more than the
     margin. At most one of the two nulls is false, and both bets cannot be ahead at the same time. Each is wrong with
-    probability at most `alpha`, over all looks together.
+    probability at most its alpha, over all looks together.
 
     Parameters
     ----------
@@ -34,7 +34,9 @@ class PairedTest:
     margin
         Tolerated loss in the unit of ``d``; 0 asks for superiority.
     alpha
-        Risk of promoting a challenger that is worse, and of aborting one that is not.
+        Risk of promoting a challenger that is worse.
+    abort_alpha
+        Risk of aborting one that is not; None is `alpha`.
     bound
         Largest possible ``abs(d)``: 1 for 0/1 loss and Brier score, ``-log(clip)`` for `log_loss`.
 
@@ -50,7 +52,14 @@ class PairedTest:
     ('promote', 1000, 0.04)
     """
 
-    def __init__(self, kind: Kind = "loss", margin: float = 0.0, alpha: float = 0.05, bound: float = 1.0) -> None:
+    def __init__(
+        self,
+        kind: Kind = "loss",
+        margin: float = 0.0,
+        alpha: float = 0.05,
+        bound: float = 1.0,
+        abort_alpha: float | None = None,
+    ) -> None:
         if kind not in ("loss", "zero_one"):
             raise NotUnderstood(f"There is no paired test of kind {kind!r}.", todo='Choose "loss" or "zero_one".')
         if kind == "zero_one" and bound != 1.0:
@@ -59,6 +68,7 @@ class PairedTest:
             )
         self.kind: Kind = kind
         self.margin, self.alpha, self.bound = float(margin), probability(alpha, "alpha"), float(bound)
+        self.abort_alpha = self.alpha if abort_alpha is None else probability(abort_alpha, "abort_alpha")
         self._effect = MeanSequence(-bound, bound)
         self._forward: McNemarE | BettingE
         self._mirror: McNemarE | BettingE
@@ -106,16 +116,15 @@ class PairedTest:
 
     @property
     def counter_evidence(self) -> float:
-        """Evidence for the champion; abort from ``1 / alpha`` on."""
+        """Evidence for the champion; abort from ``1 / abort_alpha`` on."""
         return self._mirror.e
 
     @property
     def decision(self) -> Decision:
         """What the evidence allows now."""
-        needed = -math.log(self.alpha)
-        if self.log_evidence >= needed:
+        if self.log_evidence >= -math.log(self.alpha):
             return "promote"
-        return "abort" if self.log_counter_evidence >= needed else "undecided"
+        return "abort" if self.log_counter_evidence >= -math.log(self.abort_alpha) else "undecided"
 
     def interval(self, alpha: float | None = None) -> Interval:
         """Give the mean of ``d`` with a confidence sequence, by default at the test's own alpha."""
@@ -128,6 +137,7 @@ class PairedTest:
             "margin": self.margin,
             "alpha": self.alpha,
             "bound": self.bound,
+            "abort_alpha": self.abort_alpha,
             "effect": self._effect.to_state(),
             "forward": self._forward.to_state(),
             "mirror": self._mirror.to_state(),
@@ -136,7 +146,7 @@ class PairedTest:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> PairedTest:
         """Go on where `to_state` stopped."""
-        test = cls(state["kind"], state["margin"], state["alpha"], state["bound"])
+        test = cls(state["kind"], state["margin"], state["alpha"], state["bound"], state.get("abort_alpha"))
         test._effect = MeanSequence.from_state(state["effect"])
         test._forward = type(test._forward).from_state(state["forward"])
         test._mirror = type(test._mirror).from_state(state["mirror"])

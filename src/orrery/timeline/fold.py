@@ -23,6 +23,9 @@ from orrery.timeline.state import (
 )
 from orrery.types import parse_instant
 
+PROVING = ("shadow", "arm")
+"""Roles in which a challenger is compared with the champion to be proven better."""
+
 
 def fold(state: ModelState, events: Iterable[Event]) -> ModelState:
     """Apply events in order and return the same, changed state."""
@@ -204,20 +207,26 @@ def _challenged(state: ModelState, event: Event) -> None:
     number = event.version
     assert number is not None
     lane = _lane(state, event)
-    lane.challengers = {
-        **lane.challengers,
-        number: Challenger(
-            version=number,
-            role=event.data["role"],
-            since=event.occurred_at,
-            until=parse_instant(event.data["until"]),
-            change=event.data.get("change", ""),
-            share=event.data.get("share", 0.0),
-            steps=event.data.get("steps", []),
-            unit=event.data.get("unit", ""),
-            moved=event.occurred_at,
-        ),
-    }
+    challenger = Challenger(
+        version=number,
+        role=event.data["role"],
+        since=event.occurred_at,
+        until=parse_instant(event.data["until"]),
+        change=event.data.get("change", ""),
+        share=event.data.get("share", 0.0),
+        steps=event.data.get("steps", []),
+        unit=event.data.get("unit", ""),
+        moved=event.occurred_at,
+    )
+    _begin_trial(lane, challenger)
+    lane.challengers = {**lane.challengers, number: challenger}
+
+
+def _begin_trial(lane: Lane, challenger: Challenger) -> None:
+    """Count a comparison that is to prove something: against each champion it is another one."""
+    if challenger.role in PROVING:
+        lane.trials += 1
+        challenger.trial, challenger.proven, challenger.won = lane.trials, lane.proven, False
 
 
 def _shifted(state: ModelState, event: Event) -> None:
@@ -235,6 +244,9 @@ def _compared(state: ModelState, event: Event) -> None:
         challenger.evidence = {name: event.data.get(name) for name in ("n", "effect", "interval", "evidence")}
         challenger.state = event.data.get("state", {})
         challenger.service = event.data.get("service", {})
+        if challenger.trial and challenger.decision == "promote" and not challenger.won:
+            challenger.won = True
+            _lane(state, event).proven += 1
 
 
 def _promoted(state: ModelState, event: Event) -> None:
@@ -252,6 +264,7 @@ def _promoted(state: ModelState, event: Event) -> None:
         challenger.looks, challenger.decision, challenger.state = 0, "undecided", {}
         challenger.compared_until = challenger.moved = event.occurred_at
         challenger.service = {}
+        _begin_trial(lane, challenger)
     lane.alarms, lane.monitors = {}, ""
     version = state.versions[number]
     version.entered = {**version.entered, event.environment: event.occurred_at}

@@ -16,7 +16,7 @@ from orrery import spec as specs
 from orrery.spec import Spec
 from orrery.types import PRODUCTION, percent
 
-FORM = 3
+FORM = 4
 """Raise it when the meaning of a stored state changes: older ones are then folded anew."""
 
 
@@ -125,6 +125,11 @@ class Challenger(msgspec.Struct, kw_only=True):
     unit: str = ""
     moved: datetime | None = None
     service: dict[str, Any] = {}
+    trial: int = 0
+    """Which of the trials in its environment this is, from 1; 0 where nothing is to be proven."""
+    proven: int = 0
+    """How many of the trials before it were won."""
+    won: bool = False
 
     @property
     def standing(self) -> str:
@@ -145,6 +150,10 @@ class Lane(msgspec.Struct, kw_only=True):
     unfit: dict[int, str] = {}
     """Versions that could not answer here, and why, until they are promoted again."""
     challengers: dict[int, Challenger] = {}
+    trials: int = 0
+    """How often a challenger began to be compared with a champion, to be proven better."""
+    proven: int = 0
+    """How often it was."""
     tenures: list[tuple[int, datetime, datetime | None]] = []
     looks: int = 0
     watched_until: datetime | None = None

@@ -325,11 +325,10 @@ class _Reader:
         ]
         if not looks:
             return
-        policy = self._model.spec_of(self._version.commit).rollout
+        primary = ((looks[0].data.get("state") or {}).get("tests") or {}).get("", {})
+        needed = 1 / float(primary.get("alpha") or self._model.spec_of(self._version.commit).rollout.alpha)
         points = [(one.occurred_at, _number(one.data.get("evidence"))) for one in looks]
-        self._courses.append(
-            Course(name=f"evidence that {who.strip(',')} is better", limit=1 / policy.alpha, points=points)
-        )
+        self._courses.append(Course(name=f"evidence that {who.strip(',')} is better", limit=needed, points=points))
         last = looks[-1]
         interval = last.data.get("interval")
         low, high = interval if interval else (-math.inf, math.inf)
@@ -340,7 +339,7 @@ class _Reader:
         says = (
             f"{count} at {who} beside version {last.data.get('champion')}: {by}; evidence for it "
             f"{_short(last.data.get('evidence'))}, against it {_short(last.data.get('counter'))} (it counts from "
-            f"{_short(1 / policy.alpha)} on): {last.data.get('decision')}."
+            f"{_short(needed)} on): {last.data.get('decision')}."
         )
         numbers = {key: last.data.get(key) for key in ("effect", "interval", "n", "evidence", "counter", "decision")}
         yield _link(last, "beside", says, numbers, events=[one.seq for one in looks])
