@@ -207,6 +207,18 @@ class Triggers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     budget: Budget = Budget()
 
 
+class Fairness(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is fair to the groups of the protected columns, of a binary model."""
+
+    threshold: Annotated[Share, Meta(description="Probability from which on a row counts as selected.")] = 0.5
+    ratio: Annotated[
+        Share, Meta(description="A group is selected so many times as often as the others at least, and they as it.")
+    ] = 0.8
+    gap: Annotated[
+        Share, Meta(description="How far a group's true and false positive rates may be from those of the others.")
+    ] = 0.1
+
+
 class Monitors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How production is watched."""
 
@@ -216,6 +228,7 @@ class Monitors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     decay_tolerance: Annotated[float, Meta(ge=0, description="Growth of the loss that does not matter.")] = 0.02
     calibration_tolerance: Annotated[float, Meta(ge=0, description="Mean error of a probability that is fine.")] = 0.03
     segment_tolerance: Annotated[Share, Meta(description="Share of the requests that may be of other groups.")] = 0.05
+    fairness: Fairness = Fairness()
     off: Annotated[tuple[MonitorName, ...], Meta(description="Monitors that are not wanted.")] = ()
 
 

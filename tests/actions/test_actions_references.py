@@ -34,7 +34,14 @@ def model(rows, y):
     return Saying()
 """
 SPEC: dict[str, Any] = {
-    "model": {"name": "toy", "task": "binary", "target": "y", "entity": "id", "segments": ["zone", "nobody"]},
+    "model": {
+        "name": "toy",
+        "task": "binary",
+        "target": "y",
+        "entity": "id",
+        "segments": ["zone"],
+        "protected": ["zone", "sex"],
+    },
     "data": {"rows": "rows"},
     "rollout": {"primary": "brier", "unit": "row"},
     "monitors": {"arl": 100},
@@ -120,13 +127,14 @@ def world(tmp_path: Path, home: Settings) -> World:
 
 
 def test_every_monitor_looks_at_a_real_log_and_names_the_zone_that_stays_away(world: World) -> None:
-    assert set(world.look(0)) == {"calibration", "decay", "estimated"}, (
-        "nothing was asked yet: there is nothing to compare"
-    )
+    first = world.look(0)  # nothing was asked: there is nothing to compare
+    assert set(first) == {"calibration", "decay", "estimated", "fairness"}
+    assert all(one["insufficient"] for one in first.values())
     for _ in range(3):
         quiet = world.look(300)
-    assert {"features", "calibration", "decay", "predictions", "segments", "estimated"} <= set(quiet)
+    assert {"features", "calibration", "decay", "predictions", "segments", "estimated", "fairness"} <= set(quiet)
     assert not any(one["insufficient"] for one in quiet.values()), quiet
+    assert quiet["fairness"]["outcome"] == "insufficient data", "no group has a thousand rows yet"
     folder = world.desk.settings.folder("references")
     made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     for _ in range(6):

@@ -14,18 +14,25 @@ from orrery.monitors.estimated import EstimatedMonitor
 from orrery.monitors.monitor import View
 from orrery.testing.monitor_contract import Simulated
 
-ARL, LOOKS, ROWS = 20, 800, 100
+ARL, LOOKS, ROWS = 20, 400, 100
+
+
+def edge() -> View:
+    view = Simulated(0).view(rows=0)
+    fields = specs.to_dict(view.spec)
+    fields["monitors"] = {**fields["monitors"], "arl": ARL, "decay_tolerance": 0.02}
+    return msgspec.structs.replace(view, spec=specs.from_dict(fields))
+
+
+EDGE = edge()
 
 
 def view_of(rng: np.random.Generator, expected: float) -> View:
     """Answers whose Brier score will be `expected` on average, with days that are harder and easier."""
-    view = Simulated(0).view(rows=0)
-    fields = specs.to_dict(view.spec)
-    fields["monitors"] = {**fields["monitors"], "arl": ARL, "decay_tolerance": 0.02}
     variance = np.clip(expected + rng.uniform(-0.04, 0.04) + rng.uniform(-0.03, 0.03, ROWS), 0, 0.25)
     said = (1 - np.sqrt(1 - 4 * variance)) / 2
     requests = pl.DataFrame({"_output": [[value] for value in said.tolist()]})
-    return msgspec.structs.replace(view, spec=specs.from_dict(fields), requests=requests, expected_loss=0.14)
+    return msgspec.structs.replace(EDGE, requests=requests, expected_loss=0.14)
 
 
 def alarms(expected: float) -> int:

@@ -18,7 +18,7 @@ from orrery.monitors.watch import look
 from orrery.stats import TableSketch
 from orrery.testing.monitor_contract import Simulated, check_finding
 
-ARL, LOOKS, ROWS = 20, 600, 200
+ARL, LOOKS, ROWS = 20, 400, 200
 GROUPS = ("north", "south", "west", "islet")
 TRAINED = np.array([0.4, 0.3, 0.2, 0.1])
 

@@ -43,7 +43,8 @@ def references(desk: Desk, model: str, champion: Version, policy: Spec, requests
 
     return {
         "reference": kept("sketch", lambda: _features(desk, champion, policy, requests)),
-        "segments": kept("segments", lambda: _segments(desk, champion, policy, requests)),
+        "segments": kept("segments", lambda: _groups(desk, champion, policy, requests, policy.model.segments)),
+        "protected": kept("protected", lambda: _groups(desk, champion, policy, requests, policy.model.protected)),
         "outputs": kept("outputs", lambda: _outputs(desk, model, champion, policy)),
         "calibration": _calibration(desk, model, champion, policy),
     }
@@ -57,10 +58,10 @@ def _features(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFram
     return TableSketch.fit(columns_of(newest, [name for name in newest.columns if _countable(newest[name])]))
 
 
-def _segments(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame) -> TableSketch:
-    """Return the groups of the declared segments in those rows; a number is a group's code."""
+def _groups(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame, names: tuple[str, ...]) -> TableSketch:
+    """Return the groups of declared columns in those rows; a number is a group's code."""
     brought = _brought(requests)
-    newest = _newest(desk, champion, policy, [name for name in policy.model.segments if name in brought])
+    newest = _newest(desk, champion, policy, [name for name in names if name in brought])
     return TableSketch.fit(columns_of(newest, newest.columns), categories=newest.columns)
 
 

@@ -35,15 +35,14 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     lake, delay = desk.orrery.lake, parse_duration(policy.model.label_delay)
     requests = logged(lake, model.name, action.environment, since, until)
     requests = requests.filter(pl.col("_version") == champion.number)
-    labelled = matured(
-        lake, model.name, action.environment, since, until, delay, roles=("champion",), columns=["_output"]
-    )
+    columns = ["_output", *policy.model.protected]
+    labelled = matured(lake, model.name, action.environment, since, until, delay, roles=("champion",), columns=columns)
     everything = labelled
     labelled = labelled.filter(pl.col("_version") == champion.number)
     view = View(
         spec=policy,
         requests=requests,
-        matured=labelled.select(pl.col("_output").alias("output"), "label", pl.col("_at").alias("at")),
+        matured=labelled.rename({"_output": "output", "_at": "at"}),
         classes=list(champion.facts.get("classes") or []),
         **references(desk, model.name, champion, policy, requests),
         expected_loss=float(champion.facts.get("expected_loss") or float("nan")),
@@ -76,6 +75,7 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
                         "statistic": min(finding.statistic, 1e12),
                         "promise": finding.promise,
                         "insufficient": finding.insufficient,
+                        "outcome": finding.outcome,
                         "why": finding.why,
                         "severity": dict(sorted(finding.severity.items(), key=lambda item: -item[1])[:5]),
                     }

@@ -22,10 +22,12 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     spec : the policy in force.
     requests : the champion's requests since the last look, with their raw columns.
-    matured : the champion's predictions whose labels became final since: ``output`` (list), ``label``, ``at``.
+    matured : the champion's predictions whose labels became final since: ``output`` (list), ``label``, ``at``,
+        and the protected columns.
     classes : of the model, in the order of its outputs; empty for regression.
     reference : sketch of the newest rows that the champion learned from.
     segments : the same, of the declared segments as groups.
+    protected : and of the protected columns.
     outputs : sketch of the champion's answers on untouched rows.
     calibration : of its probabilities on those rows; None where they cannot tell.
     expected_loss : the champion's mean primary loss on untouched rows, an upper bound of it.
@@ -40,6 +42,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     expected_loss: float
     scale: float = 1.0
     segments: TableSketch = NOTHING
+    protected: TableSketch = NOTHING
     outputs: TableSketch = NOTHING
     calibration: Calibration | None = None
 
@@ -58,6 +61,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     answer : the kind of change that is tried first.
     trains : whether the alarm pulls its trigger although the project file does not name the monitor there.
     insufficient : whether there was too little to say anything.
+    outcome : of all looks so far, where a monitor says more than "no alarm": pass, fail or insufficient data.
     blame : features and their share of the evidence.
     severity : of each feature, for the eye; never the alarm.
     """
@@ -71,6 +75,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     answer: str = "refresh"
     trains: bool = True
     insufficient: bool = False
+    outcome: str = ""
     blame: list[tuple[str, float]] = []
     severity: dict[str, float] = {}
 

@@ -11,6 +11,7 @@ import numpy as np
 from orrery.monitors.calibration import CalibrationMonitor
 from orrery.monitors.decay import DecayMonitor
 from orrery.monitors.estimated import EstimatedMonitor
+from orrery.monitors.fairness import FairnessMonitor
 from orrery.monitors.features import FeatureMonitor
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.predictions import PredictionMonitor
@@ -25,6 +26,7 @@ MONITORS: tuple[type[Monitor], ...] = (
     PredictionMonitor,
     SegmentMonitor,
     EstimatedMonitor,
+    FairnessMonitor,
 )
 CALM_LOOKS = 3  # looks within the tolerance after which an alarm's cause counts as gone
 

@@ -294,17 +294,19 @@ def as_numbers(values: npt.ArrayLike) -> FloatArray:
 
 
 def _tally(array: npt.NDArray[Any]) -> Counter[str | None]:
-    """Count the values as text; None and nan become None, and 3.0 is the category "3" (a null makes ints floats)."""
+    """Count the values as categories."""
     require(array.ndim == 1, f"A column has the shape {array.shape}.", "Give one-dimensional arrays.")
     result: Counter[str | None] = Counter()
     for value, n in Counter(array.tolist()).items():
-        if value is None or value != value:
-            result[None] += n
-        elif isinstance(value, float) and value.is_integer():
-            result[str(int(value))] += n
-        else:
-            result[str(value)] += n
+        result[group_of(value)] += n
     return result
+
+
+def group_of(value: Any) -> str | None:
+    """Give the category that a value is: None and nan are none, and 3.0 is "3" (a null makes ints floats)."""
+    if value is None or value != value:
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _hash(name: str) -> int:

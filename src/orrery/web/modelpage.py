@@ -67,7 +67,7 @@ class Watch:
 
     monitor: str
     standing: str
-    """``alarm`` until its cause is gone, ``insufficient data`` or ``quiet``."""
+    """``alarm`` until its cause is gone; ``insufficient data``; else ``quiet``, or what it says of all looks so far."""
     why: str
     statistic: float
     promise: int
@@ -238,7 +238,8 @@ def _watches(orrery: Orrery, model: ModelState) -> list[Watch]:
     looks = newest(orrery, model.name, ("watched",), version=lane.champion, limit=1) if lane.champion else []
     found = []
     for name, one in looks[0].data.get("monitors", {}).items() if looks else ():
-        standing = "alarm" if name in lane.alarms else "insufficient data" if one["insufficient"] else "quiet"
+        standing = "insufficient data" if one["insufficient"] else one.get("outcome") or "quiet"
+        standing = "alarm" if name in lane.alarms else standing
         found.append(Watch(name, standing, one.get("why", ""), one["statistic"], one["promise"]))
     return found
 
