@@ -19,10 +19,15 @@ from orrery.timeline.state import Commit, ModelState, Version
 from orrery.types import digest, parse_duration
 from orrery.workers.action import Action
 from orrery.workers.contained import Contained, Limits, spawn
+from orrery.workers.warm import WarmStarts
 
 if TYPE_CHECKING:
     from orrery.registry.versions import Registry
     from orrery.source.git import Source
+
+
+TRAINING, HOST = PROGRAMS = ("orrery.training.runner", "orrery.pipeline.host")
+"""Modules that run a project's code in its environment."""
 
 
 class Desk:
@@ -31,11 +36,13 @@ class Desk:
     Parameters
     ----------
     orrery : the opened orrery.
+    again : whether programs will be started again and again, so that it pays to keep what they import.
     """
 
-    def __init__(self, orrery: Orrery) -> None:
+    def __init__(self, orrery: Orrery, *, again: bool = True) -> None:
         self.orrery = orrery
         self.settings = orrery.settings
+        self.warm = WarmStarts(self.settings.folder("cache") / "imported", PROGRAMS) if again else None
 
     @cached_property
     def registry(self) -> Registry:
@@ -90,12 +97,21 @@ class Desk:
         An answer that takes longer than ``timeout`` seconds fails.
         """
         artifact = self.artifact(version)
-        argv = [self.python_of(model.commits[version.commit]), "-m", "orrery.pipeline.host", str(artifact)]
+        argv = [self.python_of(model.commits[version.commit]), "-m", HOST, str(artifact)]
         limits = limits_of(model.spec_of(version.commit))
 
         def launch(printed: IO[bytes]) -> Contained:
             words, folder = [*argv, "--which", which], self.settings.folder("artifacts")
-            return spawn(words, cwd=folder, limits=limits, stdin=PIPE, stdout=PIPE, stderr=printed)
+            return spawn(
+                words,
+                cwd=folder,
+                env={"PYTHONHASHSEED": "0", **threads(1)},
+                limits=limits,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=printed,
+                warm=self.warm,
+            )
 
         return ModelProcess(launch, timeout=timeout)
 
@@ -119,6 +135,11 @@ def limits_of(spec: Spec, wall: str | None = None) -> Limits:
     """Return what the project's own code may use; without ``wall`` it may live as long as it is needed."""
     seconds = None if wall is None else parse_duration(wall).total_seconds()
     return Limits(memory_bytes=int(spec.resources.memory_gb * 2**30), wall_seconds=seconds)
+
+
+def threads(share: int) -> dict[str, str]:
+    """Return the variables that let a program's libraries use so many threads."""
+    return {name: str(share) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 def failure(action: Action, stage: str, error: str, *, owner: str, output: str = "", final: bool = True) -> list[Draft]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from orrery.actions.desk import Desk, limits_of
+from orrery.actions.desk import TRAINING, Desk, limits_of, threads
 from orrery.actions.repair import repair
 from orrery.errors import ProjectFailed
 from orrery.pipeline.artifact import read_manifest
@@ -127,12 +127,13 @@ def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path)
     }
     (out / "job.json").write_text(json.dumps(job))
     finished = run_contained(
-        [environment.python, "-m", "orrery.training.runner", out / "job.json"],
+        [environment.python, "-m", TRAINING, out / "job.json"],
         cwd=out,
         env={"PYTHONHASHSEED": "0", **_threads(desk), "MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow"},
         limits=limits_of(spec, spec.resources.wall),
         log=out / "log.txt",
         expects=out / "result.json",
+        warm=desk.warm,
     )
     if not (out / "result.json").exists():
         raise ProjectFailed(f"The training {finished.reason or 'left no result'}.", output=finished.tail)
@@ -160,8 +161,7 @@ def _row_wise(consistency: dict[str, Any]) -> float | None:
 
 def _threads(desk: Desk) -> dict[str, str]:
     """Return how many threads a training may use: workers train at the same time, and threads that wait spin."""
-    share = str(max(1, (os.cpu_count() or 1) // desk.settings.workers))
-    return {name: share for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    return threads(max(1, (os.cpu_count() or 1) // desk.settings.workers))
 
 
 def _exported(desk: Desk, name: str, version: int, key: str) -> Path:

@@ -52,7 +52,7 @@ def score(
     from orrery.actions.desk import Desk
 
     name, _, which = model.partition("@")
-    desk = Desk(here.orrery())
+    desk = Desk(here.orrery(), again=False)
     job = scoring.plan(desk, name, which, data, out, environment=env, log=log)
     if dry_run:
         return _said(here, job, scoring.done(desk, job), rows_per_batch)

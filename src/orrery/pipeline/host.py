@@ -57,6 +57,7 @@ def main(argv: list[str]) -> int:
     import msgspec
 
     from orrery.errors import OrreryError
+    from orrery.pipeline.loaded import note
 
     try:
         predictor = _load(options.artifact, options.which)
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> int:
     columns = {name: str(dtype) for name, dtype in predictor.columns.accepted.items()}
     ready = {"ready": True, "seconds": time.perf_counter() - began, "columns": columns, "warning": predictor.warning}
     _write(answers, msgspec.msgpack.encode(ready))
+    note()
     decoder, encoder = msgspec.msgpack.Decoder(), msgspec.msgpack.Encoder()
     while (body := _read(requests)) is not None:
         began_cpu = time.process_time()

@@ -27,6 +27,7 @@ from orrery.pipeline.artifact import SAMPLE_ROWS, Fitted, Manifest, write_artifa
 from orrery.pipeline.cache import Cache
 from orrery.pipeline.checkout import checkout_of, load_module
 from orrery.pipeline.execution import Input, StepReport
+from orrery.pipeline.loaded import note
 from orrery.pipeline.pipeline import Pipeline
 from orrery.pipeline.predictor import Predictor, method_of
 from orrery.pipeline.serving_plan import ServingPlan, features_of, plan_serving, upstream
@@ -86,6 +87,7 @@ def main(argv: list[str]) -> int:
     _write(out, result | {"compiled": UNFINISHED}, training.began)
     if result["ok"]:  # from here on, whatever ends this process takes nothing away but speed
         _write(out, result | {"compiled": training.compiled()}, training.began)
+        note()
     return 0 if result["ok"] else 1
 
 

@@ -24,9 +24,13 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from orrery.workers.launch import birth
 from orrery.workers.output import Output
+
+if TYPE_CHECKING:
+    from orrery.workers.warm import WarmStarts
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 MARK = "ORRERY_STEP_CONTAINED"
@@ -97,25 +101,35 @@ class Finished:
 class Contained:
     """A running program; of :func:`spawn`. Leaving its ``with`` block kills it."""
 
-    def __init__(self, argv: Sequence[str], config: dict[str, Any], mark: str, pipes: dict[str, Any]) -> None:
+    def __init__(
+        self, argv: Sequence[str], config: dict[str, Any], mark: str, pipes: dict[str, Any], warm: WarmStarts | None
+    ) -> None:
         self._limits: dict[str, Any] = config["limits"]
         self._mark = mark
         self._began = time.monotonic()
         self._report: dict[str, Any] | None = None
         self._heard = b""
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            self._guardian = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(LAUNCHER), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a Ctrl-C at the terminal is for the worker, which then stops us in order
-                **pipes,
-            )
+        self._guardian: subprocess.Popen[bytes] | None = None
+        forked = warm.start(config, pipes) if warm is not None else None
+        streams: Any
+        self.forked = forked is not None
+        """Whether it was forked from a process that had imported what it needs, and not executed."""
+        if forked is not None:
+            self._control, streams = forked
+        else:
+            self._control, theirs = socket.socketpair()
+            with theirs:
+                streams = self._guardian = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(LAUNCHER), str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # a Ctrl-C at the terminal is for the worker, which then stops us in order
+                    **pipes,
+                )
         self._control.sendall(json.dumps(config).encode() + b"\n")
         self.argv = list(argv)
-        self.stdin: IO[bytes] | None = self._guardian.stdin
-        self.stdout: IO[bytes] | None = self._guardian.stdout
-        self.stderr: IO[bytes] | None = self._guardian.stderr
+        self.stdin: IO[bytes] | None = streams.stdin
+        self.stdout: IO[bytes] | None = streams.stdout
+        self.stderr: IO[bytes] | None = streams.stderr
         self.pid = 0
         """Process id of the program itself; 0 if it could not be started."""
         while self._listen(None) and not self.pid:
@@ -190,7 +204,8 @@ class Contained:
 
     def _end(self, report: dict[str, Any]) -> None:
         self._report = report
-        self._guardian.wait()
+        if self._guardian is not None:
+            self._guardian.wait()
         self._control.close()
 
     def _finished(self) -> Finished | None:
@@ -222,6 +237,7 @@ def spawn(
     stderr: Any = subprocess.DEVNULL,
     own: bool = False,
     grace: float = 0.0,
+    warm: WarmStarts | None = None,
 ) -> Contained:
     """Start a program that may live long, with the containment of :func:`run`.
 
@@ -233,6 +249,7 @@ def spawn(
     stdin, stdout, stderr : as of :class:`subprocess.Popen`.
     own : it is orrery's own code: it gets exactly ``env``, and keeps its privileges and priority.
     grace : seconds between SIGTERM and SIGKILL when the process that called this is gone.
+    warm : forks the program from a process that has imported what it needs, where it can.
     """
     mark = uuid.uuid4().hex
     given = {**(env or {}), MARK: mark}
@@ -243,10 +260,11 @@ def spawn(
         "env": given if own else {**harmless(), **given},
         "limits": asdict(limits),
         "parent": os.getpid(),
+        "born": birth(os.getpid()),
         "own": own,
         "grace": grace,
     }
-    return Contained(words, config, mark, {"stdin": stdin, "stdout": stdout, "stderr": stderr})
+    return Contained(words, config, mark, {"stdin": stdin, "stdout": stdout, "stderr": stderr}, warm)
 
 
 def run(
@@ -258,12 +276,13 @@ def run(
     log: Path | None = None,
     on_line: Callable[[str], None] | None = None,
     expects: Path | None = None,
+    warm: WarmStarts | None = None,
 ) -> Finished:
     """Run a program to its end; nothing of it is left when this returns, or when this process dies.
 
     Parameters
     ----------
-    argv, cwd, env, limits : as of :func:`spawn`; without limits, those of ``Limits()``.
+    argv, cwd, env, limits, warm : as of :func:`spawn`; without limits, those of ``Limits()``.
     log : file that gets the output (of both streams), its head and its tail where it is long.
     on_line : called with each line of output as it comes; what it raises ends the program and is raised here.
     expects : file that the program writes at its proper end; if it is missing, the program ended itself before that.
@@ -277,7 +296,9 @@ def run(
     limits = limits or Limits()
     with (
         Output(log, on_line) as output,
-        spawn(argv, cwd=cwd, env=env, limits=limits, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as program,
+        spawn(
+            argv, cwd=cwd, env=env, limits=limits, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, warm=warm
+        ) as program,
     ):
         assert program.stdout is not None
         _read(program, program.stdout, output)

@@ -1,9 +1,10 @@
 """The guardian: a small process between a worker and the code that it runs, which ends *all* of it.
 
 It is started by :mod:`orrery.workers.contained` as a script, with the standard library only, because it must start in
-milliseconds and weigh little. It reads one line of JSON from a socket, starts the program in a session of its own,
-and then only watches, every :data:`TICK` seconds where something is limited, else every :data:`SLOW_TICK`; that the
-program ended or that the worker has gone wakes it at once:
+milliseconds and weigh little. It reads one line of JSON from a socket, starts the program in a session of its own (or
+takes over one that a :mod:`fork server <orrery.workers.fork_server>` has forked), and then only watches, every
+:data:`TICK` seconds where something is limited, else every :data:`SLOW_TICK`; that the program ended or that the worker
+has gone wakes it at once:
 
 * the program ended, a limit is passed, or it was told to stop: everything that descends from it is killed, also what
   forked twice or left the session (the guardian is their subreaper, so orphans become its own children);
@@ -46,13 +47,19 @@ def descendants(root: int) -> list[int]:
     found: list[int] = []
     waiting = [root]
     while waiting:
-        pid = waiting.pop()
-        with contextlib.suppress(OSError):  # ended while we looked
-            for task in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{task}/children") as listing:
-                    children = [int(child) for child in listing.read().split()]
-                found.extend(children)
-                waiting.extend(children)
+        below = children(waiting.pop())
+        found.extend(below)
+        waiting.extend(below)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes whose parent is this one."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):  # ended while we looked
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as listing:
+                found.extend(int(child) for child in listing.read().split())
     return found
 
 
@@ -81,8 +88,9 @@ def proportional(pids: list[int]) -> int:
 class Guardian:
     """Start one program, watch it, end it, and report how it went."""
 
-    def __init__(self, control: socket.socket, config: dict[str, Any]) -> None:
+    def __init__(self, control: socket.socket, config: dict[str, Any], forked: tuple[int, int] | None = None) -> None:
         self.control = control
+        self.forked = forked
         self.config = config
         self.limits: dict[str, Any] = config["limits"]
         self.parent: int = config["parent"]
@@ -100,11 +108,14 @@ class Guardian:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.signal(signal.SIGTERM, lambda number, frame: self.stop())
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        self.main, failure = self.start()
+        self.main, failed = self.forked or self.start()
+        with os.fdopen(failed, "rb") as pipe:
+            failure = pipe.read().decode()
         if failure:
             os.waitpid(self.main, 0)
             return {"failure": failure}
         self.control.sendall(json.dumps({"pid": self.main}).encode() + b"\n")
+        self.reap()  # a program that was forked before us may have ended
         listening: list[Any] = [wake, self.control]
         limited = any(self.limits[name] for name in ("memory_bytes", "wall_seconds", "cpu_seconds", "processes"))
         while self.status is None:
@@ -115,7 +126,7 @@ class Guardian:
             self.reap()
             if self.control in ready and not self.obey():
                 listening.remove(self.control)
-            if os.getppid() != self.parent:
+            if birth(self.parent) != self.config["born"]:
                 self.stop()
             if self.status is None:
                 self.look()
@@ -130,13 +141,15 @@ class Guardian:
             "peak_memory": max(self.peak, biggest),
         }
 
-    def start(self) -> tuple[int, str]:
-        """Fork and execute; return the pid, and why it could not be executed."""
+    def start(self) -> tuple[int, int]:
+        """Fork and execute; return the pid, and a pipe with the reason if it could not be executed."""
         failed, telling = os.pipe()  # both closed by a successful exec
         pid = os.fork()
         if pid == 0:
             try:
-                self.become()
+                prepare(self.config)
+                argv = self.config["argv"]
+                os.execvpe(argv[0], argv, self.config["env"])
             except BaseException as error:
                 os.write(telling, str(error).encode()[:1000])
             os._exit(127)
@@ -145,29 +158,7 @@ class Guardian:
         for standard in (0, 1, 2):  # else the pipes would stay open when the program has ended
             os.dup2(nothing, standard)
         os.chdir("/")
-        with os.fdopen(failed, "rb") as pipe:
-            return pid, pipe.read().decode()
-
-    def become(self) -> None:
-        """Turn the forked process into the program."""
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.setsid()
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
-        for name, limit in RLIMITS.items():
-            if self.limits[name] is not None:
-                _limit(getattr(resource, limit), int(self.limits[name]))
-        if not self.config["own"]:
-            _limit(resource.RLIMIT_CORE, 0)
-            prctl(PR_SET_NO_NEW_PRIVS, 1)
-            os.umask(0o077)
-            os.nice(self.limits["nice"])
-            with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
-                score.write("800")  # when the machine runs out, the kernel takes this, not the platform
-        os.chdir(self.config["cwd"])
-        argv = self.config["argv"]
-        os.execvpe(argv[0], argv, self.config["env"])
+        return pid, failed
 
     def obey(self) -> bool:
         """Do what the worker says: ``t`` asks the program to end, ``k`` ends it; False when the worker is gone."""
@@ -242,6 +233,39 @@ class Guardian:
             time.sleep(0.002)
 
 
+def prepare(config: dict[str, Any]) -> None:
+    """Make the forked process what the program is to be in: own session, signals, limits, folder."""
+    limits = config["limits"]
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    for name, limit in RLIMITS.items():
+        if limits[name] is not None:
+            _limit(getattr(resource, limit), int(limits[name]))
+    if not config["own"]:
+        _limit(resource.RLIMIT_CORE, 0)
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        os.umask(0o077)
+        os.nice(limits["nice"])
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+            score.write("800")  # when the machine runs out, the kernel takes this, not the platform
+    os.chdir(config["cwd"])
+
+
+def birth(pid: int) -> str:
+    """Return when a process began, in the kernel's words: with its number, that names it for ever."""
+    if not LINUX:
+        return "" if os.getppid() == pid or os.getpid() == pid else "gone"
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return "gone" if fields[0] == "Z" else fields[19]
+    except OSError:
+        return "gone"
+
+
 def _limit(which: int, value: int) -> None:
     hard = resource.getrlimit(which)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -257,9 +281,13 @@ def _pipe() -> tuple[int, int]:
 
 
 def main() -> None:
-    """Read the configuration from the socket whose number is the argument, and report there."""
-    number = int(sys.argv[1])
-    os.set_inheritable(number, False)
+    """Read the configuration from the socket whose number is the first argument, and report there.
+
+    More arguments are a program that was forked already: its number, and the pipe as of :meth:`Guardian.start`.
+    """
+    number, *more = [int(word) for word in sys.argv[1:]]
+    for each in (number, *more[1:]):
+        os.set_inheritable(each, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=number) as control:
         text = b""
@@ -268,7 +296,7 @@ def main() -> None:
             if not block:
                 return
             text += block
-        report = Guardian(control, json.loads(text)).run()
+        report = Guardian(control, json.loads(text), (more[0], more[1]) if more else None).run()
         with contextlib.suppress(OSError):
             control.sendall(json.dumps(report).encode() + b"\n")
 

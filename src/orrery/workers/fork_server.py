@@ -1,0 +1,291 @@
+"""A fork server: a process that has imported libraries, and forks programs that then need not import them again.
+
+``python -m orrery.workers.fork_server SOCKET FOLDER PROGRAM...`` is started by :mod:`orrery.workers.warm` with the
+interpreter of one environment, as :mod:`multiprocessing.forkserver` is: it imports what those programs had imported of
+the environment's installed packages when they last ran there (``FOLDER/PROGRAM.json``), never code of a project, and
+then forks one guarded program for each request. Only the standard library is used here.
+
+A process that has threads cannot be forked safely: the copy has the locks, and not the threads that would release them.
+So a package that starts a thread when it is imported, or cannot be imported, is left out; as nothing can be un-imported
+this process then begins again without it, and writes that down (``FOLDER/left-out.json``) for those that come later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import math
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from orrery.workers.launch import PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, children, descendants, prctl, prepare
+from orrery.workers.launch import __file__ as launcher
+
+IDLE = 300.0
+"""Seconds without a request or a program after which it ends."""
+IMPORT_WITHIN = 60
+"""Seconds that importing may take before it is given up."""
+BEGINNINGS = 8
+"""So often it begins anew; an environment of which more is left out than this gains nothing from it."""
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables that say how many threads libraries may use; here it is one, a forked program sets what it was told."""
+ALONE = {**dict.fromkeys(THREADS, "1"), "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Variables with which OpenBLAS and Arrow's memory start no threads when they are loaded."""
+STARTERS = {"polars", "_polars_runtime_32", "_polars_runtime_64", "_polars_runtime_compat", "narwhals", "onnxruntime"}
+"""Packages known to start threads, or to import one that does, when they are imported; others are found out."""
+SET_OPENMP = ("omp_set_num_threads",)
+SET_BLAS = tuple(f"{prefix}openblas_set_num_threads{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", ""))
+STRAYS_FOR = 1.0
+"""Seconds after the end of a guardian in which what it left behind is looked for."""
+
+
+class Program:
+    """What a forked process is to be.
+
+    Parameters
+    ----------
+    config : as a guardian gets it.
+    streams : standard input, output and errors.
+    """
+
+    def __init__(self, config: dict[str, Any], streams: list[int]) -> None:
+        self.config = config
+        self.streams = streams
+
+    def become(self) -> None:
+        """Be like a new process: own environment, folder, streams and signals."""
+        prepare(self.config)
+        for standard, stream in enumerate(self.streams):
+            os.dup2(stream, standard)
+            os.close(stream)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # these two as a new interpreter has them
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        os.environ.clear()
+        os.environ.update(self.config["env"])
+        time.tzset()
+        sys.orig_argv[:] = sys.argv[:] = self.config["argv"]
+        sys.path.insert(0, os.getcwd())
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].seed()  # Python's own generator does so by itself after a fork
+        _set_threads(self.config["env"])
+
+    def run(self) -> None:
+        """Run the module, as ``python -m`` does."""
+        _, _, module, *arguments = self.config["argv"]
+        sys.argv[:] = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+class ForkServer:
+    """Forks programs for whoever holds the other end of a socket, until that is closed.
+
+    Parameters
+    ----------
+    link : the socket.
+    """
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._guardians: set[int] = set()
+        self._asked = time.monotonic()
+        self._ended = -math.inf
+
+    def serve(self) -> Program | None:
+        """Fork a guardian for each request; return a program in the process that is to be it, None at the end."""
+        self._ring = wake, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        listening: list[Any] = [wake, self._link]
+        while True:
+            searching = time.monotonic() - self._ended < STRAYS_FOR
+            patience = None if self._guardians else max(0.0, self._asked + IDLE - time.monotonic())
+            ready, _, _ = select.select(listening, [], [], 0.05 if searching else patience)
+            if wake in ready:
+                os.read(wake, 4096)
+            self._reap()
+            if self._link in ready:
+                request = self._receive()
+                if request is None or _threads() > 1:
+                    listening.remove(self._link)
+                    self._link.close()
+                elif program := self._fork(*request):
+                    return program
+            idle = self._link not in listening or time.monotonic() - self._asked > IDLE
+            if idle and not self._guardians and not searching:
+                return None
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        text, fds = b"", list[int]()
+        while not text.endswith(b"\n"):
+            try:
+                block, more, _, _ = socket.recv_fds(self._link, 1 << 16, 4)
+            except OSError:
+                block, more = b"", []
+            fds += more
+            if not block:
+                return None
+            text += block
+        for number in fds:
+            os.set_inheritable(number, False)  # else whoever reads them would not see that the program has ended
+        return json.loads(text), fds
+
+    def _fork(self, config: dict[str, Any], fds: list[int]) -> Program | None:
+        """Fork a guardian, and say that it is there."""
+        self._asked = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for number in (*self._ring, self._link.detach()):
+                os.close(number)
+            return _guarded(config, *fds)
+        self._guardians.add(pid)
+        for number in fds:
+            os.close(number)
+        with contextlib.suppress(OSError):  # who asked is gone, which the guardian sees, too
+            self._link.sendall(b'{"forked": true}\n')
+        return None
+
+    def _reap(self) -> None:
+        """Collect what has ended; what a killed guardian left behind has come to us, and is ended."""
+        with contextlib.suppress(ChildProcessError):
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                if pid in self._guardians:
+                    self._guardians.remove(pid)
+                    self._asked = self._ended = time.monotonic()
+        if time.monotonic() - self._ended < STRAYS_FOR:
+            for stray in set(children(os.getpid())) - self._guardians:
+                for pid in (stray, *descendants(stray)):
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def _guarded(config: dict[str, Any], control: int, *streams: int) -> Program | None:
+    """Fork the program and become its guardian: by executing one, which weighs little and has nothing imported."""
+    os.setsid()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    with socket.socket(fileno=control) as heard:
+        if not heard.recv(1, socket.MSG_PEEK):  # whoever asked has changed its mind
+            os._exit(0)
+        heard.detach()
+    failed, telling = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        program = Program(config, list(streams))
+        try:
+            program.become()
+        except BaseException as error:
+            os.write(telling, str(error).encode()[:1000])
+            os._exit(127)
+        for number in (failed, telling, control):
+            os.close(number)
+        return program
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(nothing, standard)
+        for number in (control, failed):
+            os.set_inheritable(number, True)
+        os.chdir("/")
+        os.execv(sys.executable, [sys.executable, "-I", "-S", launcher, str(control), str(pid), str(failed)])
+    finally:
+        os._exit(1)  # the program goes with us
+
+
+def _preload(folder: Path, programs: list[str]) -> str:
+    """Import what the programs need; returns the package that must be left out, empty if there is none."""
+    names: dict[str, None] = {}
+    for program in programs:
+        with contextlib.suppress(FileNotFoundError):
+            names |= dict.fromkeys(json.loads((folder / f"{program}.json").read_text()))
+    without = STARTERS | {package for package, _ in _left_out(folder)}
+    for name in names:
+        package = name.partition(".")[0]
+        if package in without or package == "orrery":
+            continue
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            return _leave_out(folder, package, f"cannot be imported: {error!r}")
+        if _threads() > 1:
+            return _leave_out(folder, package, "starts a thread when it is imported")
+    return ""
+
+
+def _left_out(folder: Path) -> list[tuple[str, str]]:
+    try:
+        return [(package, why) for package, why in json.loads((folder / "left-out.json").read_text())]
+    except (FileNotFoundError, ValueError):
+        return []
+
+
+def _leave_out(folder: Path, package: str, why: str) -> str:
+    draft = folder / f"left-out.json.{os.getpid()}"
+    draft.write_text(json.dumps([*_left_out(folder), (package, why)]))
+    draft.replace(folder / "left-out.json")
+    return package
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def _set_threads(env: dict[str, str]) -> None:
+    """Give the libraries that were loaded with one thread as many as the program is to have."""
+    openmp = env.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0)))
+    blas = env.get("OPENBLAS_NUM_THREADS") or openmp
+    if openmp == blas == "1":
+        return
+    with open("/proc/self/maps") as maps:
+        paths = {line.split()[-1] for line in maps if ".so" in line}
+    for path in paths:
+        file = os.path.basename(path)
+        asked, names = (blas, SET_BLAS) if "openblas" in file else (openmp, SET_OPENMP) if "omp" in file else ("", ())
+        if asked.isdigit():
+            library = ctypes.CDLL(path)  # the one that is loaded
+            for function in [getattr(library, name) for name in names if hasattr(library, name)][:1]:
+                function(int(asked))
+
+
+def main() -> Program | None:
+    """Import, say so, and fork; None where it is over."""
+    number, folder, beginnings, *programs = sys.argv[1:]
+    os.set_inheritable(int(number), False)
+    link = socket.socket(fileno=int(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    os.umask(0o077)
+    sys.path.pop(0)  # the working folder, where nothing is
+    signal.alarm(IMPORT_WITHIN)  # whose default ends the process
+    package = _preload(Path(folder), programs)
+    signal.alarm(0)
+    if package:
+        again = int(beginnings) + 1
+        os.set_inheritable(link.fileno(), True)
+        if again <= BEGINNINGS:
+            words = [sys.executable, "-m", "orrery.workers.fork_server", number, folder, str(again), *programs]
+            os.execv(sys.executable, words)
+        return None
+    if _threads() > 1:
+        return None
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.collect()
+    gc.freeze()  # what is imported lives for ever: collecting it would only copy the pages that hold it
+    link.sendall(json.dumps({"ready": True}).encode() + b"\n")
+    return ForkServer(link).serve()
+
+
+if __name__ == "__main__":
+    if (program := main()) is not None:
+        program.run()

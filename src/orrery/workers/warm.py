@@ -1,0 +1,241 @@
+"""Warm starts: programs forked from processes that have imported what they need.
+
+Importing scientific libraries takes seconds, and every program that runs a project's code does it. :class:`WarmStarts`
+keeps a few :mod:`fork servers <orrery.workers.fork_server>`, one for each interpreter and set of variables. What it
+cannot start so with the same outcome, for whatever reason, it leaves to :func:`orrery.workers.contained.spawn`, which
+then executes the program as it does everywhere else: only slower.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO, Any
+
+from orrery.pipeline.loaded import VARIABLE
+from orrery.workers.contained import PASSED_ON
+from orrery.workers.fork_server import ALONE, THREADS
+from orrery.workers.launch import LINUX
+
+READY_WITHIN, FORK_WITHIN = 10.0, 10.0
+"""Seconds that a program waits until its fork server has imported everything, and until that has forked it."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Our ends of the pipes to a program, where there are pipes."""
+
+    stdin: IO[bytes] | None = None
+    stdout: IO[bytes] | None = None
+    stderr: IO[bytes] | None = None
+
+
+class WarmStarts:
+    """The fork servers of one process. They end with it, or when this is closed or collected.
+
+    Parameters
+    ----------
+    folder : where it is kept what programs import.
+    programs : modules that are started so; a fork server imports what all of them need.
+    most : so many fork servers at once; the one that was used longest ago makes place.
+    wait : let a program wait for its fork server, which imports what it would else import itself; otherwise it is
+        executed, and only those that come later are forked.
+    """
+
+    def __init__(self, folder: Path, programs: Sequence[str], *, most: int = 2, wait: bool = True) -> None:
+        self._folder, self._programs, self._most, self._wait = folder, tuple(programs), most, wait
+        self._servers: dict[str, _Server] = {}
+        self._ending: list[_Server] = []
+        self._unfit: set[str] = set()
+        self._lock = threading.Lock()
+        self._finish = weakref.finalize(self, _finish, self._servers, self._ending)
+
+    def start(self, config: dict[str, Any], pipes: Mapping[str, Any]) -> tuple[socket.socket, Streams] | None:
+        """Fork a guarded program; None if it must be executed instead.
+
+        Parameters
+        ----------
+        config : what the guardian is told; the program begins when the caller sends it to the returned socket.
+        pipes : ``stdin``, ``stdout`` and ``stderr`` as of :class:`subprocess.Popen`.
+        """
+        if not LINUX or config["own"] or (program := self._program(config)) is None:
+            return None
+        python, module = program
+        place = self.place(python)
+        with self._lock:
+            self._ending[:] = [server for server in self._ending if not server.over()]
+            if not any((place / f"{each}.json").exists() for each in self._programs):
+                place.mkdir(parents=True, exist_ok=True)
+                config["env"][VARIABLE] = str(place / f"{module}.json")
+                return None
+            server = self._ready(python, place, _seen_at_import(config["env"]))
+            return None if server is None else server.fork(config, pipes)
+
+    def place(self, python: str) -> Path:
+        """Return the folder where it is kept what programs of an interpreter import."""
+        return self._folder / blake2b(python.encode(), digest_size=16).hexdigest()
+
+    def close(self) -> None:
+        """End the fork servers; programs that they forked go on."""
+        self._finish()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the fork servers."""
+        return [server.process.pid for server in self._servers.values()]
+
+    def _program(self, config: dict[str, Any]) -> tuple[str, str] | None:
+        """Return the interpreter and the module of a program that can be forked."""
+        match config["argv"]:
+            case [python, "-m", module, *_] if module in self._programs and os.path.isabs(python):
+                late = config["env"].keys() - _seen_at_import(config["env"]).keys()
+                return None if any(name.startswith(("PYTHON", "LD_")) for name in late) else (python, module)
+        return None
+
+    def _ready(self, python: str, place: Path, env: dict[str, str]) -> _Server | None:
+        """Return the fork server for an interpreter and variables, started if there is none; None if it cannot be."""
+        key = json.dumps([python, env], sort_keys=True)
+        server = self._servers.pop(key, None)
+        if server is not None and server.ready and server.over():
+            server.kill()  # it was idle for long, or somebody killed it
+            server = None
+        if key in self._unfit:
+            return None
+        if server is None:
+            while len(self._servers) >= self._most:
+                self._retire(self._servers.pop(next(iter(self._servers))))
+            try:
+                server = _Server(python, place, self._programs, env)
+            except OSError:
+                return None  # the interpreter is not there: who executes it will say so
+        if not server.await_ready(READY_WITHIN if self._wait else 0) and server.gone:
+            self._unfit.add(key)  # there is no use in trying that again
+            server.kill()
+            return None
+        self._servers[key] = server  # as the last, which is the one that was used most recently
+        return server if server.ready else None
+
+    def _retire(self, server: _Server) -> None:
+        server.leave()
+        self._ending.append(server)
+
+
+class _Server:
+    """One fork server, as its owner sees it."""
+
+    def __init__(self, python: str, place: Path, programs: Sequence[str], env: dict[str, str]) -> None:
+        self._link, theirs = socket.socketpair()
+        self.ready = self.gone = False
+        with theirs:
+            try:
+                self.process = subprocess.Popen(
+                    [python, "-m", "orrery.workers.fork_server", str(theirs.fileno()), str(place), "0", *programs],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                    cwd="/",
+                    env=env | ALONE,
+                )
+            except OSError:
+                self._link.close()
+                raise
+
+    def over(self) -> bool:
+        """Say whether it has ended."""
+        return self.process.poll() is not None
+
+    def await_ready(self, seconds: float) -> bool:
+        """Wait until it can fork."""
+        if not self.ready:
+            self.ready = bool(self._says(seconds).get("ready"))
+        return self.ready
+
+    def fork(self, config: dict[str, Any], pipes: Mapping[str, Any]) -> tuple[socket.socket, Streams] | None:
+        """Have a program forked, which begins when the configuration is sent to the returned socket."""
+        control, theirs = socket.socketpair()
+        with theirs, _opened(pipes) as (numbers, streams):
+            try:
+                line = json.dumps(config).encode() + b"\n"
+                self._link.settimeout(FORK_WITHIN)
+                sent = socket.send_fds(self._link, [line], [theirs.fileno(), *numbers])
+                self._link.sendall(line[sent:])
+            except OSError:
+                pass  # it was killed, and says nothing either
+        if self._says(FORK_WITHIN).get("forked"):
+            return control, streams
+        for ours in (control, *vars(streams).values()):  # should it have forked all the same, nobody wants that one
+            if ours is not None:
+                ours.close()
+        self.kill()
+        return None
+
+    def _says(self, seconds: float) -> dict[str, Any]:
+        """Return its next message; nothing if there is none in time, or it has ended."""
+        self._link.settimeout(seconds)
+        text = b""
+        with contextlib.suppress(OSError):
+            while not text.endswith(b"\n"):
+                block = self._link.recv(4096)
+                if not block:
+                    self.gone = True
+                    return {}
+                text += block
+            said: dict[str, Any] = json.loads(text)
+            return said
+        return {}
+
+    def leave(self) -> None:
+        """Let it end, which it does when the last program that it forked has."""
+        self._link.close()
+
+    def kill(self) -> None:
+        """End it at once; guardians live without it."""
+        self._link.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def _finish(servers: dict[str, _Server], ending: list[_Server]) -> None:
+    for server in (*servers.values(), *ending):
+        server.kill()
+    servers.clear()
+    ending.clear()
+
+
+def _seen_at_import(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that a fork server gets: what any program inherits but threads, which it sets itself."""
+    kept = (name for name in env if (name in PASSED_ON or name.startswith("LC_")) and name not in THREADS)
+    return {name: env[name] for name in kept}
+
+
+@contextlib.contextmanager
+def _opened(pipes: Mapping[str, Any]) -> Iterator[tuple[list[int], Streams]]:
+    """Open what a program reads and writes; its ends are closed again, ours are returned."""
+    theirs: list[int] = []
+    ours: dict[str, IO[bytes]] = {}
+    with contextlib.ExitStack() as closing:
+        for name in ("stdin", "stdout", "stderr"):
+            asked = pipes[name]
+            if asked == subprocess.PIPE:
+                read, write = os.pipe()
+                end, own = (read, write) if name == "stdin" else (write, read)
+                closing.callback(os.close, end)
+                ours[name] = os.fdopen(own, "wb" if name == "stdin" else "rb")
+            elif asked == subprocess.DEVNULL:
+                end = os.open(os.devnull, os.O_RDWR)
+                closing.callback(os.close, end)
+            else:
+                end = theirs[1] if asked == subprocess.STDOUT else asked if isinstance(asked, int) else asked.fileno()
+            theirs.append(end)
+        yield theirs, Streams(**ours)
