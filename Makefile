@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-.PHONY: demo test test-all chaos bench lint proto docs clean
+.PHONY: demo test test-all chaos bench bench-serving bench-decisions lint proto docs clean
 
 # What is installed is written down in stamp files, so that a second run begins at once.
 $(VENV)/.made:
@@ -53,6 +53,9 @@ proto: $(VENV)/.test           ## write the descriptors of gRPC's messages from 
 
 bench-serving: $(VENV)/.test   ## orrery's inference server beside its peers, each in a venv of its own; about 90 minutes
 	$(BIN)/python benchmarks/serving --write $(ARGS)
+
+bench-decisions: $(VENV)/.test ## false alarms, delays, promotions and retraining beside their peers; simulations with a seed
+	$(BIN)/python benchmarks/decisions --write $(ARGS)
 
 docs: $(VENV)/.test            ## write the reference from the code
 	$(BIN)/python docs/reference/make.py

@@ -30,6 +30,7 @@ from typing import Any
 from prepare import KINDS, Prepared, prepare
 from report import write
 from servers import SERVERS, NotRun, Running, Server, install, pin
+from venvs import CACHE
 
 HERE = Path(__file__).parent
 CLIENTS = (1, 8, 32, 128)
@@ -173,14 +174,13 @@ def wrk() -> str:
 
 
 def main() -> int:
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orrery-bench"
     parser = argparse.ArgumentParser(description="Inference servers side by side.")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=90.0, help="after which nothing new is begun")
     parser.add_argument("--only", default="", help="servers, by words in their names, comma-separated")
     parser.add_argument("--models", default=",".join(KINDS), help="comma-separated")
-    parser.add_argument("--cache", type=Path, default=default, help="venvs of the peers, models, what was measured")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="venvs of the peers, models, what was measured")
     parser.add_argument("--fresh", action="store_true", help="measure all anew")
     parser.add_argument("--install", action="store_true", help="only install the peers and train the models")
     parser.add_argument("--write", action="store_true", help="keep the tables in benchmarks/results")

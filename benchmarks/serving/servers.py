@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,14 +20,15 @@ from typing import Any
 
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "peers"))
+
+import venvs
+from venvs import NotRun
+
 PEERS = Path(__file__).with_name("peers")
-INSTALL_WITHIN, START_WITHIN = 1800, 150
+START_WITHIN = 150
 AGREE = 1e-4
 """Largest difference of an answer from what the model itself says; ONNX counts in 32 bits."""
-
-
-class NotRun(Exception):
-    """Why a server is not measured."""
 
 
 @dataclass(frozen=True)
@@ -124,40 +124,12 @@ def free() -> int:
 
 
 def install(server: Server, cache: Path) -> Path:
-    """Make the server's venv if it is not there; returns its bin folder.
-
-    Raises
-    ------
-    NotRun
-        If it cannot be installed; with what pip says.
-    """
+    """Make the server's venv if it is not there; returns its bin folder, or raises `NotRun` with what pip says."""
     if not server.venv:
         return Path(sys.executable).parent
-    listed = PEERS / f"{server.venv}.txt"
     # The pickle was made with these; everything else is the peer's choice.
     made_with = "".join(f"{name}=={version(name)}\n" for name in ("scikit-learn", "xgboost"))
-    key = hashlib.sha256((listed.read_text() + made_with + sys.version).encode()).hexdigest()[:12]
-    folder = cache / "venvs" / f"{server.venv}-{key}"
-    made = folder / ".made"
-    if not made.exists():
-        print(f"installing {server.venv}", flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        limits = cache / "constraints.txt"
-        limits.write_text(made_with)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        words = [str(folder / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
-        try:
-            done = subprocess.run(
-                [*words, "-r", str(listed), "-c", str(limits)], capture_output=True, text=True, timeout=INSTALL_WITHIN
-            )
-        except subprocess.TimeoutExpired:
-            raise NotRun(f"it was not installed within {INSTALL_WITHIN} s") from None
-        if done.returncode:
-            told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-            raise NotRun("it cannot be installed: " + " ".join(told[-2:])[:200])
-        made.touch()
-    return folder / "bin"
+    return venvs.install(PEERS / f"{server.venv}.txt", cache, made_with)
 
 
 def pin(core: int) -> Callable[[], None] | None:
