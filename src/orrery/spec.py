@@ -189,11 +189,24 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cpu_hours_per_month: Annotated[float, Meta(ge=0)] = 24.0
 
 
+class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the data trigger weighs against each other."""
+
+    error: Annotated[float, Meta(gt=0, description="Cost of a loss of 1, of the primary metric, in one answer.")] = 0.01
+    training_cpu_hour: Annotated[float, Meta(ge=0, description="Cost of an hour of processor time.")] = 0.05
+    currency: str = "EUR"
+
+
 class Triggers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What starts a training, beside a push and a person."""
 
     schedule: Annotated[str, Meta(description="Cron expression, UTC; empty: never.")] = ""
-    data: Annotated[bool, Meta(description="A new version of a dataset.")] = False
+    data: Annotated[
+        bool,
+        Meta(description="New data unlike what the champion learned from, where a probe says that it pays."),
+    ] = False
+    cost: Cost = Cost()
+    probe: Annotated[Share, Meta(description="Share of the rows that a probe is trained on.")] = 0.125
     drift: Annotated[bool, Meta(description="Inputs or calibration drifted.")] = True
     decay: Annotated[bool, Meta(description="The loss on matured labels grew.")] = True
     monitors: Annotated[

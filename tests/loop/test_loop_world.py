@@ -126,6 +126,10 @@ class World:
             kind = "compared"
             facts |= {"decision": self.verdicts.get(action.version or 0, "undecided"), "effect": 0.01, "n": 9}
             facts["service"] = self.services.get(action.version or 0, {})
+        elif action.kind == "probe":
+            kind = "not_triggered"
+            until = format_instant(self.now + timedelta(days=7))
+            facts = {"cause": action.args["mark"], "reason": "data", "until": until}
         elif action.kind == "build":
             facts |= {"lock": "x", "python": "python"}
         assert kind is not None
@@ -500,6 +504,27 @@ def test_the_schedule_trains_once_a_month() -> None:
     world.first_champion()
     world.pass_days(95)
     assert [run.at.day for run in world.model.runs.values() if run.reason == "schedule"] == [1, 1, 1]
+
+
+def test_new_data_are_probed_once_and_not_again_before_the_cooldown() -> None:
+    def probes() -> int:
+        return sum(key.startswith("probe:") for key in world.done)
+
+    world = World()
+    world.first_champion(PROJECT.replace('schedule = "0 0 1 * *"\ncooldown = "2d"', 'data = true\ncooldown = "7d"'))
+    world.pass_days(8)
+    assert probes() == 0  # nothing new
+    world.add_data(2)
+    world.settle()
+    assert probes() == 1 and "data:" in str(world.model.held)
+    for version in range(3, 9):
+        world.add_data(version)
+        world.pass_days(1)
+    assert probes() == 1
+    world.pass_days(1)
+    assert probes() == 2  # all that came meanwhile, at once
+    world.pass_days(20)
+    assert probes() == 2 and len(world.model.versions) == 1
 
 
 def test_time_that_was_slept_through_is_one_look() -> None:

@@ -53,7 +53,7 @@ def gate(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         outputs=np.load(folder / "probe_output.npy"),
         champion=answers.champion,
         champion_name=f"version {champion.number}" if champion else "champion",
-        blocks=_blocks(rows, spec.model.time),
+        blocks=blocks_of(rows, spec.model.time),
         latencies=answers.latencies,
         timed=answers.timed,
         left=answers.left,
@@ -122,7 +122,7 @@ def _asked(desk: Desk, model: ModelState, version: Version, rows: pl.DataFrame) 
         if answers.timed != "python":
             process.load(desk.artifact(version), "probe")
         answers.replayed = _replayed(desk, model, version, process, rows)
-        which = _unseen(model, version, champion, rows)
+        which = unseen_by(model, version, champion, rows)
         if desk.python_of(model.commits[champion.commit]) == desk.python_of(model.commits[version.commit]):
             process.load(desk.artifact(champion), which)
             answers.champion = process.predict(rows)
@@ -132,7 +132,7 @@ def _asked(desk: Desk, model: ModelState, version: Version, rows: pl.DataFrame) 
     return answers
 
 
-def _unseen(model: ModelState, version: Version, champion: Version, rows: pl.DataFrame) -> str:
+def unseen_by(model: ModelState, version: Version, champion: Version, rows: pl.DataFrame) -> str:
     """Return which model of the champion has not seen the rows: what answers, or the probe it was judged by."""
     column, until = model.spec_of(version.commit).model.time, champion.facts.get("trained_until")
     if column and until and column in rows.columns and rows[column].dtype.is_temporal():
@@ -209,7 +209,7 @@ def _replayed(
     return process.predict(both.select(inputs)), process.predict(wanted.drop("_entity")), absent
 
 
-def _blocks(rows: pl.DataFrame, column: str) -> np.ndarray[Any, Any] | None:
+def blocks_of(rows: pl.DataFrame, column: str) -> np.ndarray[Any, Any] | None:
     """Return the day of each row: rows of one day depend on each other."""
     for name in (column, "_at"):
         if name and name in rows.columns and rows[name].dtype.is_temporal():

@@ -55,7 +55,7 @@ def _features(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFram
     spec = policy.model
     names = [name for name in _brought(requests) if name not in (spec.entity, spec.time, spec.target)]
     newest = _newest(desk, champion, policy, names)
-    return TableSketch.fit(columns_of(newest, [name for name in newest.columns if _countable(newest[name])]))
+    return TableSketch.fit(columns_of(newest, [name for name in newest.columns if countable(newest[name])]))
 
 
 def _groups(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame, names: tuple[str, ...]) -> TableSketch:
@@ -103,7 +103,7 @@ def _newest(desk: Desk, champion: Version, policy: Spec, names: list[str]) -> pl
     return frame.select([name for name in manifest.columns if name in names]).tail(REFERENCE_ROWS).collect()
 
 
-def _countable(column: pl.Series) -> bool:
+def countable(column: pl.Series) -> bool:
     """Say whether drift of a column can be told: not of instants, nor of columns whose values hardly ever repeat."""
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         return True

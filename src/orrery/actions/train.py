@@ -49,7 +49,7 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
             ]
         result = attempt
     else:
-        result = _run_project(desk, model, run, spec, out)
+        result = run_project(desk, model, run, spec, out)
     champion = model.champion()
     facts: dict[str, Any] = {
         "run": run.id,
@@ -97,8 +97,14 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     return []
 
 
-def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path) -> dict[str, Any]:
-    """Run the project's pipeline in its environment and return what it said."""
+def run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path, sample: float = 1.0) -> dict[str, Any]:
+    """Run the project's pipeline in its environment, on a share of the rows, and return what it said.
+
+    Raises
+    ------
+    ProjectFailed
+        If it fails.
+    """
     checkout = desk.checkout(model.name, run.commit)
     environment = desk.environment(checkout)
     shutil.rmtree(out, ignore_errors=True)
@@ -119,7 +125,8 @@ def _run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path)
         "change": run.change,
         "commit": run.commit,
         "window": window,
-        "refit": spec.gates.refit,
+        "refit": spec.gates.refit and sample == 1.0,
+        "sample": sample,
         "cache": str(desk.settings.folder("cache")),
         "environment": environment.frozen,
         "out": str(out),

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from orrery.actions import build, gate, purge, train, watch
+from orrery.actions import build, gate, probe, purge, train, watch
 from orrery.actions.desk import Desk, failure, owner_of
 from orrery.app import Orrery
 from orrery.errors import NotFound, OrreryError, ProjectFailed
@@ -25,6 +25,7 @@ DOINGS: dict[str, tuple[str, Doing]] = {
     "record": ("", lambda desk, model, action: list(action.drafts)),
     "build": ("build", build.build),
     "test": ("tests", build.test),
+    "probe": ("triggers", probe.probe),
     "train": ("training", train.train),
     "gate": ("gates", gate.gate),
     "watch": ("monitors", watch.watch),
@@ -33,7 +34,7 @@ DOINGS: dict[str, tuple[str, Doing]] = {
 }
 """Kind of action -> the stage that a failure is named after, and what does it."""
 ATTEMPTS = 3  # times that an action may fail for a reason that is not the project's
-LONG = ("build", "test", "train")
+LONG = ("build", "test", "probe", "train")
 SWEEP = 5.0  # seconds between two decisions on a model that has no news
 UPKEEP = 5.0  # seconds between two visits to the journal when there is nothing else to do
 BUSY_POLL, QUIET_POLL = 0.02, 0.25

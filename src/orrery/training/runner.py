@@ -67,6 +67,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     window: str = "0s"
     """Only rows this recent by event time; ``0s``: all."""
     seed: int = 0
+    sample: float = 1.0
+    """Share of the rows to train on: below 1 it is a probe, of which only what it says is wanted."""
     refit: bool = True
     """Train again with the untouched rows, after those were held out; else what is judged is what is released."""
 
@@ -85,7 +87,7 @@ def main(argv: list[str]) -> int:
         print(f"failed        {result['error']['message']}", flush=True)
     result |= {"steps": training.steps, "warnings": list(dict.fromkeys(training.warnings))}
     _write(out, result | {"compiled": UNFINISHED}, training.began)
-    if result["ok"]:  # from here on, whatever ends this process takes nothing away but speed
+    if result["ok"] and job.sample == 1.0:  # from here on, whatever ends this process takes nothing away but speed
         _write(out, result | {"compiled": training.compiled()}, training.began)
         note()
     return 0 if result["ok"] else 1
@@ -136,7 +138,10 @@ class Training:
         labelled = self._labelled(source.frame)
         train, holdout = split(labelled, spec)
         classes = self._classes(labelled)
-        probe, plan = self._train("probe", source, recent(train, spec, job.window), None)
+        learned = recent(train, spec, job.window)
+        if job.sample < 1.0:
+            learned = learned.sample(fraction=job.sample, seed=job.seed)
+        probe, plan = self._train("probe", source, learned, None)
         rows = recent(labelled if job.refit else train, spec, job.window)
         final = self._train("final", source, rows, plan)[0] if job.refit else probe
 
@@ -278,6 +283,7 @@ class Training:
         # Which rows these are follows from the dataset's version and the rules that chose them.
         model, words = spec.model, f"without {spec.gates.holdout}" if run == "probe" else "all"
         rules = [words, model.target, model.time, model.entity, job.window, str(features == source.argument)]
+        rules += [f"{job.sample:g} by {job.seed}"] if job.sample < 1.0 else []
         key = f"{source.key} {words} {digest([source.key, *rules])[:8]}"
         inputs = {argument: Input(_reader(dataset.path), dataset.key) for argument, dataset in job.datasets.items()}
         inputs[source.argument] = Input(given, key)

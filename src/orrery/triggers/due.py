@@ -15,6 +15,8 @@ from orrery.types import PRODUCTION, digest, format_instant, parse_duration
 from orrery.workers.action import Action, record
 
 MONTH = timedelta(days=30)
+DATA = "data:"
+"""Begins the mark of a training that new data asked for, or would have."""
 
 
 class Cause(msgspec.Struct, frozen=True):
@@ -36,12 +38,13 @@ def due(model: ModelState, data: DataState, now: datetime) -> Iterator[Action]:
     if champion is None or _busy(model):
         return
     policy = model.spec_of(champion.commit)
-    for cause in _causes(model, champion, policy, data, now):
+    for cause in _causes(model, champion, policy, now):
         held = _held_back(model, policy, cause, now)
         if held is None:
             yield _trigger(model, model.commits[champion.commit], cause, data)
             return
         yield from _note(model, cause, *held)
+    yield from _probes(model, champion, policy, data, now)
 
 
 def _for_push(model: ModelState, commit: Commit, data: DataState) -> Iterator[Action]:
@@ -58,7 +61,7 @@ def _for_push(model: ModelState, commit: Commit, data: DataState) -> Iterator[Ac
     yield _trigger(model, commit, Cause("push", change, why, commit.sha), data)
 
 
-def _causes(model: ModelState, champion: Version, policy: Spec, data: DataState, now: datetime) -> Iterator[Cause]:
+def _causes(model: ModelState, champion: Version, policy: Spec, now: datetime) -> Iterator[Cause]:
     lane = model.lane(PRODUCTION)
     for name, alarm in sorted(lane.alarms.items(), key=lambda item: item[1]["seq"]):
         reason = alarm.get("reason", "drift")
@@ -75,14 +78,32 @@ def _causes(model: ModelState, champion: Version, policy: Spec, data: DataState,
         if planned <= now:
             why = f"The schedule {policy.triggers.schedule!r} was due at {planned:%Y-%m-%d %H:%M}."
             yield Cause("schedule", "refresh", why, format_instant(planned))
-    if policy.triggers.data:
-        newest = {name: _version_of(data, name) for name in policy.data.values()}
-        trained = _newest_data(model)
-        fresh = {name: number for name, number in newest.items() if number > trained.get(name, 0)}
-        if fresh:
-            words = ", ".join(f"{name} has version {number}" for name, number in fresh.items())
-            yield Cause("data", "refresh", f"New data: {words}.", digest(dict(fresh)))
     yield from _upkeep(model, champion, policy, now)
+
+
+def _probes(model: ModelState, champion: Version, policy: Spec, data: DataState, now: datetime) -> Iterator[Action]:
+    """Ask whether new data are worth a training: once for each state of the data, and after the cooldown."""
+    if not policy.triggers.data:
+        return
+    pinned = {name: _version_of(data, name) for name in policy.data.values()}
+    trained = _newest_data(model)
+    fresh = {name: number for name, number in pinned.items() if number > trained.get(name, 0)}
+    mark = f"{DATA}{digest(fresh)}"
+    if not fresh or mark in model.held or any(one.mark == mark for one in model.runs.values()):
+        return
+    words = ", ".join(f"{name} has version {number}" for name, number in fresh.items())
+    cause = Cause("data", "refresh", f"New data: {words}.", mark)
+    if (held := _held_back(model, policy, cause, now)) is not None:
+        yield from _note(model, cause, *held)
+    elif now >= max((until for name, until in model.held.items() if name.startswith(DATA)), default=now):
+        args = {"mark": mark, "data": pinned, "fresh": sorted(fresh)}
+        yield Action(
+            key=f"probe:{model.name}:{champion.number}:{mark}",
+            kind="probe",
+            model=model.name,
+            version=champion.number,
+            args=args,
+        )
 
 
 def _upkeep(model: ModelState, champion: Version, policy: Spec, now: datetime) -> Iterator[Cause]:
