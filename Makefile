@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-.PHONY: demo test test-all chaos bench bench-serving bench-decisions lint proto docs clean
+.PHONY: demo test test-all test-torch chaos bench bench-serving bench-decisions lint proto docs clean
 
 # What is installed is written down in stamp files, so that a second run begins at once.
 $(VENV)/.made:
@@ -41,6 +41,17 @@ test-all: lint                 ## every test but those that kill processes
 chaos: $(VENV)/.test           ## kill processes at every boundary, and see that nothing is lost
 	$(BIN)/pytest -m chaos $(ARGS)
 
+# A stated release of PyTorch: the newest one may bring gigabytes for graphics cards that no test asks.
+TORCH ?= torch==2.13.0
+
+.venv-torch/.made: pyproject.toml
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/pip install --quiet --disable-pip-version-check --editable '.[torch]' '$(TORCH)' 'pytest-timeout>=2.3,<3'
+	@touch $@
+
+test-torch: .venv-torch/.made  ## models of PyTorch, in an environment of their own
+	.venv-torch/bin/pytest -m torch --require-stage torch tests/training/test_torch.py $(ARGS)
+
 soak: $(VENV)/.test            ## ten minutes of load, moves and kills; the verdict goes to benchmarks/results
 	cd tests && ../$(BIN)/python -m acceptance.soak --write $(ARGS)
 
@@ -61,4 +72,4 @@ docs: $(VENV)/.test            ## write the reference from the code
 	$(BIN)/python docs/reference/make.py
 
 clean:                         ## remove what was installed
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-torch

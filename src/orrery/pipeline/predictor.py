@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from orrery.pipeline.manifest import FloatArray, Manifest, read_manifest, repair
 from orrery.pipeline.rows import Columns, Rows
 from orrery.pipeline.selection import only_selects
 from orrery.pipeline.steps import Step, find_steps
+from orrery.pipeline.torch_module import FORWARD, array_of, ask, is_module
 from orrery.pipeline.verdict import read_verdict
 
 _FAILURES = (Exception, SystemExit, pl.exceptions.PanicException)
@@ -239,7 +241,7 @@ def outputs(model: Any, given: Any, count: int, manifest: Manifest, root: Path) 
     Parameters
     ----------
     model
-        Has ``predict_proba`` or ``predict``, or is a function.
+        Has ``predict_proba`` or ``predict``, or is a function, or a PyTorch module.
     given
         Its input.
     count
@@ -254,8 +256,9 @@ def outputs(model: Any, given: Any, count: int, manifest: Manifest, root: Path) 
     """
     name, call = method_of(model, manifest.task)
     try:
-        said = call(given)
-        raw = said.to_numpy() if hasattr(said, "to_numpy") else np.asarray(said)
+        raw = array_of(call(given))
+    except ProjectFailed:
+        raise
     except _FAILURES as error:
         raise ProjectFailed(f"{name} failed: {describe(error, root)}") from error
     if raw.ndim == 0 or raw.shape[0] != count:
@@ -283,6 +286,8 @@ def method_of(model: Any, task: str) -> tuple[str, Any]:
     for name in names:
         if callable(getattr(model, name, None)):
             return name, getattr(model, name)
+    if is_module(model):
+        return FORWARD, partial(ask, model)
     if callable(model) and not isinstance(model, type):
         name = getattr(model, "__name__", type(model).__name__)
         return "The model" if name == "<lambda>" else name, model

@@ -21,7 +21,7 @@ import polars as pl
 
 from orrery.pipeline.predictor import Predictor, method_of
 from orrery.pipeline.verdict import GRAPH, VERDICT, Column, Verdict
-from orrery.training.convert import NotConvertible, convert
+from orrery.training.convert import NotConvertible, convert, ways
 from orrery.training.proof import Trial
 from orrery.training.sight import sight_of
 
@@ -92,18 +92,17 @@ def _attempts(predictor: Predictor, rows: pl.DataFrame, seed: int, deadline: flo
     trial = None
     whole_numbers = any(column.kind == "whole" for column in sight.columns)
     reason = ""
-    for precision in ("double", "single"):
-        for group in ("numbers", "wholes") if whole_numbers else ("numbers",):
-            if time.process_time() > deadline:
-                raise NotConvertible(f"there was no time for it{': ' if reason else ''}{reason}")
-            columns = [_grouped(column, group) for column in sight.columns]
-            try:
-                graph = convert(model, method, columns, precision)
-                trial = trial or Trial(sight, predictor.manifest, model, graph, seed)
-                verdict = trial.prove(graph, columns, precision)
-                return graph.content, verdict
-            except NotConvertible as error:
-                reason = reason or error.what
+    for precision, group in ways(model, method, whole_numbers):
+        if time.process_time() > deadline:
+            raise NotConvertible(f"there was no time for it{': ' if reason else ''}{reason}")
+        columns = [_grouped(column, group) for column in sight.columns]
+        try:
+            graph = convert(model, method, columns, precision)
+            trial = trial or Trial(sight, predictor.manifest, model, graph, seed)
+            verdict = trial.prove(graph, columns, precision)
+            return graph.content, verdict
+        except NotConvertible as error:
+            reason = reason or error.what
     raise NotConvertible(reason)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orrery.errors import OrreryError
 from orrery.pipeline.verdict import MISSING, Column
 from orrery.training.converters import parts, register
+from orrery.training.torch_graph import NotExported, ending_of, exported, join, width_of
 from orrery.training.trees import MARK
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def convert(model: Any, method: str, columns: Sequence[Column], precision: str) 
     model
         An estimator.
     method
-        What it is asked by: ``predict_proba`` or ``predict``.
+        What it is asked by: ``predict_proba`` or ``predict``, or ``forward`` of a PyTorch module.
     columns
         What it was fitted with, in order; those of no group are not used.
     precision
@@ -60,15 +61,38 @@ def convert(model: Any, method: str, columns: Sequence[Column], precision: str) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            proto, named = _of_sklearn(model, columns, precision)
+            proto, named = _proto(model, method, columns, precision)
             _rounded(proto)
             _merge(proto, columns, named, precision)
             output = _output(proto, method)
             return Graph(proto.SerializeToString(), output)
     except NotConvertible:
         raise
+    except NotExported as error:
+        raise NotConvertible(error.what) from error
     except Exception as error:  # each library has its own ways of saying that it cannot
         raise NotConvertible(_in_words(error, library)) from error
+
+
+def ways(model: Any, method: str, wholes: bool) -> list[tuple[str, str]]:
+    """What to try in turn: the precision, and the matrix that whole numbers, if there are any, are columns of."""
+    ending = ending_of(model, method)
+    if ending is not None and ending.before is None:
+        return [(ending.precision, "numbers")]
+    groups = ("numbers", "wholes") if wholes else ("numbers",)
+    return [(precision, group) for precision in ("double", "single") for group in groups]
+
+
+def _proto(model: Any, method: str, columns: Sequence[Column], precision: str) -> tuple[onnx.ModelProto, bool]:
+    """The graph as converters give it, and whether its inputs are columns rather than matrices."""
+    ending = ending_of(model, method)
+    if ending is None:
+        return _of_sklearn(model, columns, precision)
+    if ending.before is None:
+        return exported(ending, sum(bool(column.group) for column in columns), OPSET[""]), False
+    proto, named = _of_sklearn(ending.before, columns, precision)
+    join(proto, exported(ending, width_of(proto), OPSET[""]))
+    return proto, named
 
 
 def by_name(model: Any) -> bool:
