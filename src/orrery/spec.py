@@ -79,6 +79,9 @@ class SegmentGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     worst: dict[str, float] = {}
     min_rows: Annotated[int, Meta(ge=1)] = 100
     margin: Annotated[float, Meta(ge=0)] = 0.02
+    search: Annotated[
+        bool, Meta(description="Also judge groups of one or two conditions that are found by themselves.")
+    ] = False
 
 
 class LatencyGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orrery.gates import quality, segments, serving
+from orrery.gates import quality, search, segments, serving
 from orrery.gates.verdict import Evidence, Verdict
 
 
@@ -21,6 +21,7 @@ def judge(evidence: Evidence) -> dict[str, Verdict]:
         verdicts[name] = quality.judge(name, limit, evidence)
     for name, found in (
         ("segments", segments.judge(evidence)),
+        ("search", search.judge(evidence)),
         ("latency", serving.latency(evidence)),
         ("skew", serving.skew(evidence)),
         ("row_wise", serving.row_wise(evidence)),
