@@ -27,6 +27,8 @@ from orrery.serving.log import say
 from orrery.serving.requests import Headers
 
 BACKLOG = 1024
+USUAL = 256
+"""Bytes of an address that is remembered as it was read; long ones, of which anybody can send many, fill no memory."""
 LINGER = 2.0
 """Seconds in which the other side may notice that it is answered, and that the rest of what it sends is not read."""
 
@@ -65,7 +67,7 @@ class Exchange:
     def begin(self, method: bytes, keep: bool) -> None:
         """Take the request line and the header fields as complete."""
         self.method, self.keep = method.decode("latin-1"), keep
-        self.path, self.query = _target(self.url)
+        self.path, self.query = _usual(self.url) if len(self.url) <= USUAL else _target(self.url)
         headers = self.headers
         for raw, value in self.fields:
             name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
@@ -407,7 +409,6 @@ class Listener:
         self._timer = self.loop.call_later(self._every, self._look)
 
 
-@lru_cache(1024)
 def _target(url: bytes) -> tuple[str, str]:
     """Return path and query of a request's address; what is none has no path.
 
@@ -423,3 +424,6 @@ def _target(url: bytes) -> tuple[str, str]:
             return unquote((found.path or b"/").decode("latin-1")), (found.query or b"").decode("latin-1")
     path, _, query = text.partition("?")
     return unquote(path), query
+
+
+_usual = lru_cache(1024)(_target)
