@@ -124,13 +124,15 @@ def test_dependent_rows_keep_the_promise_only_when_units_are_counted() -> None:
 def test_false_alarms_stay_under_the_promise_on_the_edge_of_the_tolerance() -> None:
     rng = np.random.default_rng(7)
     reference = TableSketch.fit({"c": rng.choice(np.array(["a", "b"], dtype=object), 100_000)})
-    drift, looks, arl = FeatureDrift(reference, tolerance=0.05, arl=50), 3000, 50
-    alarms = 0
+    looks, arl = 1500, 50
+    drift, nervous = FeatureDrift(reference, tolerance=0.05, arl=arl), FeatureDrift(reference, tolerance=0.0, arl=arl)
+    alarms = np.zeros(2)
     for _ in range(looks):
         n_a = int(rng.binomial(50, 0.55))
         batch = reference.empty_like().add({"c": np.array(["a"] * n_a + ["b"] * (50 - n_a), dtype=object)})
-        alarms += drift.update(batch).alarm
-    assert alarms <= looks / arl
+        alarms += (drift.update(batch).alarm, nervous.update(batch).alarm)
+    assert 0 < alarms[0] <= looks / arl
+    assert alarms[1] > looks / arl + 3 * math.sqrt(looks / arl)  # negative control: without the tolerance, not kept
 
 
 def test_it_goes_on_after_a_restart_and_refuses_another_reference(reference: TableSketch) -> None:

@@ -51,6 +51,19 @@ def test_mcnemar_rarely_promotes_on_the_null_where_a_peeking_z_test_often_does()
     assert z_with_peeking((wins - losses).astype(float), (wins + losses).astype(float), n) > 0.25
 
 
+def test_a_look_at_every_pair_promotes_no_more_often_than_it_says() -> None:
+    """Paths of 1000 discordant pairs (only these change the evidence), looked at after each of them."""
+    runs, pairs = 400, 1000
+    wins = np.cumsum(np.random.default_rng(11).random((runs, pairs)) < 0.5, axis=1)
+    n = np.arange(1, pairs + 1)
+    assert at_most_alpha(crossing(mcnemar_log_e(wins, n - wins)), runs)
+    after = slice(19, None)  # the control is at least spared the first few pairs, where z is no z
+    assert z_with_peeking((2.0 * wins - n)[:, after], np.broadcast_to(n, wins.shape)[:, after], n[after]) > 0.25
+    # a second control: the same evidence on pairs that are won a little more often than the null allows
+    better = np.cumsum(np.random.default_rng(12).random((runs, pairs)) < 0.55, axis=1)
+    assert not at_most_alpha(crossing(mcnemar_log_e(better, n - better)), runs)
+
+
 @pytest.mark.parametrize(("gain", "power", "median_stop"), [(0.01, 0.93, 8000), (0.02, 0.999, 2000)])
 def test_mcnemar_finds_a_gain(gain: float, power: float, median_stop: int) -> None:
     log_e = mcnemar_log_e(*discordant(gain, runs=1000, seed=2))
