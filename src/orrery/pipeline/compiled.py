@@ -12,6 +12,7 @@ raised, and whoever asked turns to the version's own process, which answers, or 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -81,7 +82,7 @@ class Compiled:
         self._ordinary = float(self._limits.min(initial=np.finfo(np.float64).max))
         picks = np.array(verdict.picks, dtype=np.intp)
         self._places = {} if verdict.labels is None else dict(zip(verdict.labels, picks.tolist(), strict=True))
-        self._picks, self._unseen = np.maximum(picks, 0), picks < 0
+        self._picks, self._unseen = np.maximum(picks, 0), np.flatnonzero(picks < 0)
 
     @classmethod
     def load(cls, artifact: Path | str) -> Compiled | None:
@@ -204,8 +205,8 @@ class Compiled:
     def run(self, feeds: dict[str, npt.NDArray[Any]], rows: int) -> FloatArray:
         """Ask the graph itself with its matrices; raises as :meth:`predict`."""
         numbers = feeds.get("numbers")
-        if numbers is not None and not (np.abs(numbers) <= self._ordinary).all():
-            self._check(numbers)
+        if numbers is not None and not -self._ordinary <= numbers.min() <= numbers.max() <= self._ordinary:
+            self._check(numbers)  # also for a NaN, which is the smallest and the largest number then
         try:
             said = self._session.run([self.verdict.output], feeds)[0]
         except Exception as error:  # of the runtime, which has a class of its own for each code
@@ -215,10 +216,10 @@ class Compiled:
         if self.verdict.labels is not None:
             return self._shares(said)
         found: FloatArray = np.asarray(said, dtype=np.float64).reshape(rows, -1)[:, self._picks]
-        if self._unseen.any():
+        if self._unseen.size:
             found[:, self._unseen] = 0.0
-        low, high = found.min(), found.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
+        low, high = float(found.min()), float(found.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise Unproven("The compiled model said something that is no finite number.")
         if self._probabilities:
             if low < -1e-6 or high > 1 + 1e-6:

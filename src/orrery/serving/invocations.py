@@ -17,16 +17,32 @@ import msgspec
 
 from orrery.errors import NotUnderstood
 from orrery.serving.assignment import Slot
+from orrery.serving.contract import Columns
 from orrery.serving.explaining import about, by_row
-from orrery.serving.plain import read_json
+from orrery.serving.plain import FAULTS, read_json
 from orrery.serving.refusals import WrongKind
-from orrery.serving.requests import JSON, Answer, Asked, Given, Headers, by_column, request
+from orrery.serving.requests import JSON, Answer, Asked, Cell, Given, Headers, by_column, request
 from orrery.serving.tensors import datatype_of
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _SPLIT = {"columns", "data", "index"}
 _TRUTH = {"true": True, "false": False}
 _MISSING = frozenset({"", "NaN", "nan", "null", "None", "NA", "N/A"})
+
+
+class _Split(msgspec.Struct, forbid_unknown_fields=True):
+    columns: list[str]
+    data: list[list[Cell]]
+    index: Any = None
+
+
+class _Usual(msgspec.Struct, forbid_unknown_fields=True):
+    """The form that MLflow's own clients send."""
+
+    dataframe_split: _Split
+
+
+_decode = msgspec.json.Decoder(_Usual).decode
 
 
 def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
@@ -40,13 +56,16 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
         If the body is in none of the forms.
     """
     kind = given.kind
-    _check_parameters(given.headers.get("content-type", ""))
+    if ";" in (content_type := given.headers.get("content-type", "")):
+        _check_parameters(content_type)
     if kind == "text/csv":
         given.check_whole()
         texts = frozenset(name for name, kind in known.items() if datatype_of(kind) == "BYTES")
         return Asked(request(_csv(given.body, texts), given.id), write)
     if kind not in ("application/json", ""):
         raise WrongKind(f"The content type {kind} is not read here.", todo="Send application/json or text/csv.")
+    if (usual := _usual(given.body)) is not None:
+        return Asked(request(usual, given.id, checked=True), write)
     asked = _read_json(given.body)
     forms = [form for form in FORMS if form in asked] if isinstance(asked, dict) else []
     if len(forms) != 1:
@@ -70,6 +89,17 @@ def _check_parameters(content_type: str) -> None:
         name, _, value = (part.strip() for part in parameter.partition("="))
         if name.lower() != "charset" or value.strip('"').lower() not in ("utf-8", "utf8"):
             raise WrongKind(f"The content type has {parameter.strip()}.", todo="Send UTF-8.")
+
+
+def _usual(body: bytes) -> Columns | None:
+    """Return the columns of a body in the usual form; nothing where it is in another, or something is wrong."""
+    try:
+        split = _decode(body).dataframe_split
+    except FAULTS:
+        return None
+    names, rows = split.columns, split.data
+    columns = dict(zip(names, map(list, zip(*rows, strict=False)), strict=False))
+    return columns if len(columns) == len(names) and {len(names)} == set(map(len, rows)) else None
 
 
 def _read_json(body: bytes) -> Any:

@@ -12,12 +12,16 @@ from orrery.serving.assignment import Slot
 from orrery.serving.explaining import about, by_row
 from orrery.serving.open_inference import likely
 from orrery.serving.refusals import WrongKind
-from orrery.serving.requests import JSON, Answer, Asked, Given, Headers, by_column, request
+from orrery.serving.requests import JSON, Answer, Asked, Cell, Given, Headers, by_column, request
 
 ARROW = "application/vnd.apache.arrow.stream"
 
 _JSON_KINDS = ("application/json", "", "application/x-www-form-urlencoded")  # the last says curl, if nobody tells it
 
+FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a text that is not what it should be."""
+
+_decode_usual = msgspec.json.Decoder(dict[str, Cell] | list[dict[str, Cell]]).decode
 _decode, _encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
 
 
@@ -56,11 +60,16 @@ def read(given: Given, slot: Slot, known: Mapping[str, Any]) -> Asked:
         return Asked(request(tables.read(given.body), given.id), write if wants_json else tables.write, wants_json)
     if kind not in _JSON_KINDS:
         raise WrongKind(f"The content type {kind} is not read here.", todo=f"Send {JSON[1]} or {ARROW}.")
-    asked = read_json(given.body)
+    checked = True
+    try:
+        asked = _decode_usual(given.body)
+    except FAULTS:
+        asked, checked = read_json(given.body), False
     if isinstance(asked, dict):
-        found = request({name: [value] for name, value in asked.items()}, given.id, single=True)
+        columns = {name: [value] for name, value in asked.items()}
+        found = request(columns, given.id, single=True, checked=checked)
     elif isinstance(asked, list):
-        found = request(by_column(asked), given.id)
+        found = request(by_column(asked), given.id, checked=checked)
     else:
         raise NotUnderstood("The request is not an object of columns.", todo='Send {"column": value} or a list of it.')
     if given.headers.get("accept", "").strip() == ARROW:
