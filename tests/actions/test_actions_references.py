@@ -132,7 +132,9 @@ def test_every_monitor_looks_at_a_real_log_and_names_the_zone_that_stays_away(wo
     assert all(one["insufficient"] for one in first.values())
     for _ in range(3):
         quiet = world.look(300)
-    assert {"features", "calibration", "decay", "predictions", "segments", "estimated", "fairness"} <= set(quiet)
+    assert {"features", "calibration", "decay", "predictions", "segments", "estimated", "fairness", "joint"} <= set(
+        quiet
+    )
     assert not any(one["insufficient"] for one in quiet.values()), quiet
     assert quiet["fairness"]["outcome"] == "insufficient data", "no group has a thousand rows yet"
     folder = world.desk.settings.folder("references")

@@ -16,9 +16,11 @@ from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec
 from orrery.stats import TableSketch
 from orrery.stats.estimate import Calibration, calibration_of
+from orrery.stats.joint import JointReference
 from orrery.stats.measure import encode
 from orrery.timeline.state import Version
 
+NEVER = b"-"  # stands for a reference that cannot be made of this version
 REFERENCE_ROWS = 50_000  # newest training rows that requests are compared with
 
 
@@ -30,32 +32,47 @@ def references(desk: Desk, model: str, champion: Version, policy: Spec, requests
     """
 
     def kept(kind: str, make: Callable[[], TableSketch]) -> TableSketch:
-        path = desk.settings.folder("references") / f"{model}-{champion.number}.{kind}"
-        if path.exists():
-            return TableSketch.from_bytes(path.read_bytes())
-        if not len(requests):
-            return TableSketch({})
-        sketch = make()
-        fresh = path.with_suffix(f".{kind}-new")
-        fresh.write_bytes(sketch.to_bytes())
-        fresh.replace(path)
-        return sketch
+        body = _kept(desk, f"{model}-{champion.number}.{kind}", lambda: make().to_bytes() if len(requests) else b"")
+        return TableSketch.from_bytes(body) if body else TableSketch({})
 
+    def together() -> bytes:
+        newest = _features(desk, champion, policy, requests)
+        found = JointReference.fit(columns_of(newest, newest.columns))
+        return NEVER if found is None else found.to_bytes()
+
+    joint = _kept(desk, f"{model}-{champion.number}.joint", lambda: together() if len(requests) else b"")
     return {
-        "reference": kept("sketch", lambda: _features(desk, champion, policy, requests)),
+        "reference": kept("sketch", lambda: _sketch(_features(desk, champion, policy, requests))),
         "segments": kept("segments", lambda: _groups(desk, champion, policy, requests, policy.model.segments)),
         "protected": kept("protected", lambda: _groups(desk, champion, policy, requests, policy.model.protected)),
         "outputs": kept("outputs", lambda: _outputs(desk, model, champion, policy)),
+        "joint": JointReference.from_bytes(joint) if joint not in (b"", NEVER) else None,
         "calibration": _calibration(desk, model, champion, policy),
     }
 
 
-def _features(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame) -> TableSketch:
-    """Return the newest rows that the champion learned from."""
+def _kept(desk: Desk, name: str, make: Callable[[], bytes]) -> bytes:
+    """Return a reference, made if it is not there; what is empty could not be made yet, and is not kept."""
+    path = desk.settings.folder("references") / name
+    if path.exists():
+        return path.read_bytes()
+    if body := make():
+        fresh = path.with_name(f"{name}.new")
+        fresh.write_bytes(body)
+        fresh.replace(path)
+    return body
+
+
+def _features(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame) -> pl.DataFrame:
+    """Return the newest rows that the champion learned from: what drift can be told of."""
     spec = policy.model
     names = [name for name in _brought(requests) if name not in (spec.entity, spec.time, spec.target)]
     newest = _newest(desk, champion, policy, names)
-    return TableSketch.fit(columns_of(newest, [name for name in newest.columns if countable(newest[name])]))
+    return newest.select([name for name in newest.columns if countable(newest[name])])
+
+
+def _sketch(rows: pl.DataFrame) -> TableSketch:
+    return TableSketch.fit(columns_of(rows, rows.columns))
 
 
 def _groups(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame, names: tuple[str, ...]) -> TableSketch:
@@ -76,18 +93,17 @@ def _outputs(desk: Desk, model: str, champion: Version, policy: Spec) -> TableSk
 
 def _calibration(desk: Desk, model: str, champion: Version, policy: Spec) -> Calibration | None:
     """Return how the champion's probabilities are to be corrected, from the untouched rows and their labels."""
-    path = desk.settings.folder("references") / f"{model}-{champion.number}.calibration"
-    if not path.exists():
+
+    def make() -> bytes:
         folder = desk.evidence(model, champion.run)
         found = None
         if policy.model.task != "regression" and (folder / "holdout.parquet").exists():
             rows = pl.read_parquet(folder / "holdout.parquet", columns=[policy.model.target])
             labels = encode(rows[policy.model.target].to_list(), champion.facts.get("classes") or [])
             found = calibration_of(np.load(folder / "probe_output.npy").astype(np.float64), labels)
-        fresh = path.with_suffix(".calibration-new")
-        fresh.write_bytes(msgspec.json.encode(found))
-        fresh.replace(path)
-    return msgspec.json.decode(path.read_bytes(), type=Calibration | None)
+        return msgspec.json.encode(found)
+
+    return msgspec.json.decode(_kept(desk, f"{model}-{champion.number}.calibration", make), type=Calibration | None)
 
 
 def _brought(requests: pl.DataFrame) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -111,6 +112,12 @@ def units_of(view: View) -> float:
     if unit in ("day", "hour"):
         return float(requests["_at"].dt.truncate("1d" if unit == "day" else "1h").n_unique())
     return float(requests[unit].n_unique()) if unit in requests.columns else float(len(requests))
+
+
+def as_trained(requests: pl.DataFrame, numbers: Collection[str]) -> pl.DataFrame:
+    """Return requests whose words are missing values where the training data have numbers."""
+    words = [name for name in numbers if requests.schema.get(name) == pl.String]
+    return requests.with_columns(pl.col(words).cast(pl.Float64, strict=False))
 
 
 def columns_of(frame: pl.DataFrame, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from orrery.monitors.distribution import DistributionMonitor, columns_of
+from orrery.monitors.distribution import DistributionMonitor, as_trained, columns_of
 from orrery.monitors.monitor import View
 from orrery.stats import Look, NumericSketch, TableSketch
 
@@ -29,12 +28,8 @@ class FeatureMonitor(DistributionMonitor):
     def columns(self, view: View) -> dict[str, np.ndarray[Any, Any]]:
         """Return what the requests brought; words where the training data have numbers are missing values."""
         features = view.reference.features
-        words = [
-            name
-            for name, sketch in features.items()
-            if isinstance(sketch, NumericSketch) and view.requests.schema.get(name) == pl.String
-        ]
-        return columns_of(view.requests.with_columns(pl.col(words).cast(pl.Float64, strict=False)), list(features))
+        numbers = [name for name, sketch in features.items() if isinstance(sketch, NumericSketch)]
+        return columns_of(as_trained(view.requests, numbers), list(features))
 
     def words(self, look: Look, view: View) -> str:
         """Name the features to blame."""

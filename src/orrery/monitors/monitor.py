@@ -11,6 +11,7 @@ import polars as pl
 from orrery.spec import Spec
 from orrery.stats import TableSketch
 from orrery.stats.estimate import Calibration
+from orrery.stats.joint import JointReference
 
 NOTHING = TableSketch({})
 
@@ -29,6 +30,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     segments : the same, of the declared segments as groups.
     protected : and of the protected columns.
     outputs : sketch of the champion's answers on untouched rows.
+    joint : of the newest training rows, how their features go together; None where that cannot be told.
     calibration : of its probabilities on those rows; None where they cannot tell.
     expected_loss : the champion's mean primary loss on untouched rows, an upper bound of it.
     scale : largest error that counts, for regressions.
@@ -44,6 +46,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     segments: TableSketch = NOTHING
     protected: TableSketch = NOTHING
     outputs: TableSketch = NOTHING
+    joint: JointReference | None = None
     calibration: Calibration | None = None
 
 

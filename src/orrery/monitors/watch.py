@@ -13,6 +13,7 @@ from orrery.monitors.decay import DecayMonitor
 from orrery.monitors.estimated import EstimatedMonitor
 from orrery.monitors.fairness import FairnessMonitor
 from orrery.monitors.features import FeatureMonitor
+from orrery.monitors.joint import JointMonitor
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.predictions import PredictionMonitor
 from orrery.monitors.segments import SegmentMonitor
@@ -27,6 +28,7 @@ MONITORS: tuple[type[Monitor], ...] = (
     SegmentMonitor,
     EstimatedMonitor,
     FairnessMonitor,
+    JointMonitor,
 )
 CALM_LOOKS = 3  # looks within the tolerance after which an alarm's cause counts as gone
 

@@ -19,10 +19,12 @@ from orrery import spec as specs
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.predictions import output_columns
 from orrery.stats import TableSketch
+from orrery.stats.joint import JointReference
 
-CHANGES = ("inputs", "base rate", "noise", "groups", "unfair")
+CHANGES = ("inputs", "base rate", "noise", "groups", "unfair", "together")
 """The feature moves; events become more frequent; the label no longer follows the probability; one harbour hardly asks
-any more; its probabilities are too low."""
+any more; its probabilities are too
+low; the feature depends on the harbour and each alone is as it was."""
 ARL = 100
 LARGEST_STATE = 20_000  # bytes of JSON
 
@@ -62,6 +64,7 @@ class Simulated:
         )
         past = self._features(5000, 0.0, EVEN)
         self.reference = TableSketch.fit({name: past[name].to_numpy() for name in ("wind", "harbour")})
+        self.joint = JointReference.fit({name: past[name].to_numpy() for name in ("wind", "harbour")})
         self.segments = TableSketch.fit({"harbour": past["harbour"].to_numpy()})
         truth = _chance(past)
         self.outputs = TableSketch.fit(output_columns("binary", truth[:, None], []))
@@ -74,6 +77,8 @@ class Simulated:
         wobble = self.random.normal(0.0, WOBBLE, 2)
         shares = SHIFTED if change == "groups" else EVEN + wobble[0] / 2 * np.array([1.0, -1.0, 0.0])
         requests = self._features(rows, (1.5 if change == "inputs" else 0.0) + wobble[1], shares)
+        if change == "together":
+            requests = requests.select(pl.col("wind", "harbour").sort())  # each by itself
         truth = _chance(requests)
         happens = {"base rate": truth + 0.6 * (1 - truth), "noise": 0.2 * truth + 0.4}.get(change, truth)
         low = (requests["harbour"] == "north").to_numpy() & (change == "unfair")
@@ -97,6 +102,7 @@ class Simulated:
             expected_loss=self.expected_loss,
             segments=self.segments,
             protected=self.segments,
+            joint=self.joint,
             outputs=self.outputs,
             calibration=((1.0, 0.0),),
         )
