@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-.PHONY: demo test test-all test-torch chaos bench bench-serving bench-decisions lint proto docs clean
+.PHONY: demo test test-all test-torch test-ray chaos bench bench-serving bench-decisions lint proto docs clean
 
 # What is installed is written down in stamp files, so that a second run begins at once.
 $(VENV)/.made:
@@ -52,6 +52,14 @@ TORCH ?= torch==2.13.0
 test-torch: .venv-torch/.made  ## models of PyTorch, in an environment of their own
 	.venv-torch/bin/pytest -m torch --require-stage torch tests/training/test_torch.py $(ARGS)
 
+.venv-ray/.made: pyproject.toml
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet --disable-pip-version-check --editable '.[ray]' 'hypothesis>=6.100,<7' 'pytest-timeout>=2.3,<3'
+	@touch $@
+
+test-ray: .venv-ray/.made      ## a real Ray cluster on this machine, in an environment of its own
+	.venv-ray/bin/pytest -m ray --require-stage ray tests/actions/test_actions_ray.py $(ARGS)
+
 soak: $(VENV)/.test            ## ten minutes of load, moves and kills; the verdict goes to benchmarks/results
 	cd tests && ../$(BIN)/python -m acceptance.soak --write $(ARGS)
 
@@ -72,4 +80,4 @@ docs: $(VENV)/.test            ## write the reference from the code
 	$(BIN)/python docs/reference/make.py
 
 clean:                         ## remove what was installed
-	rm -rf $(VENV) .venv-torch
+	rm -rf $(VENV) .venv-torch .venv-ray

@@ -28,6 +28,8 @@ SETTINGS: dict[str, str] = {
     "ORRERY_JOURNAL_FULL": "What happens to a request when its prediction cannot be written down: refuse (default), or "
     "shed the record and answer.",
     "ORRERY_WORKERS": "Worker processes; default 1.",
+    "ORRERY_RAY": "Ray cluster on which `orrery score` predicts: host:port of its head, auto for the one on this "
+    "machine, or none; default: what Ray's own RAY_ADDRESS says, else none.",
     "ORRERY_CLOCK": "system (default) or replay: time is what the file clock in the home folder says.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
 }
@@ -50,6 +52,7 @@ class Settings:
     journal_fsync : when predictions are forced to the disk.
     journal_full : what happens to a request whose prediction cannot be written down.
     workers : number of worker processes.
+    ray : address of the Ray cluster that predicts for whole datasets; empty for none.
     replay : whether time is read from the file ``clock`` in the home folder.
     """
 
@@ -66,6 +69,7 @@ class Settings:
     journal_fsync: Literal["always", "interval", "never"] = "interval"
     journal_full: Literal["refuse", "shed"] = "refuse"
     workers: int = 1
+    ray: str = ""
     replay: bool = False
 
     @property
@@ -100,6 +104,7 @@ class Settings:
             "ORRERY_JOURNAL_FSYNC": self.journal_fsync,
             "ORRERY_JOURNAL_FULL": self.journal_full,
             "ORRERY_WORKERS": str(self.workers),
+            "ORRERY_RAY": self.ray or "none",
             "ORRERY_CLOCK": "replay" if self.replay else "system",
         }
 
@@ -135,6 +140,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "journal_fsync": _choice("ORRERY_JOURNAL_FSYNC", "interval", "always", "never"),
         "journal_full": _choice("ORRERY_JOURNAL_FULL", "refuse", "shed"),
         "workers": _number("ORRERY_WORKERS", 1),
+        "ray": _ray(),
         "replay": clock == "replay" or (root / "clock").exists(),
     }
     values.update({name: value for name, value in overrides.items() if value is not None})
@@ -156,6 +162,11 @@ def actor() -> str:
 def _default_home() -> Path:
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "orrery"
+
+
+def _ray() -> str:
+    address = os.environ.get("ORRERY_RAY") or os.environ.get("RAY_ADDRESS") or "none"
+    return "" if address == "none" else address
 
 
 def _number(name: str, default: int) -> int:

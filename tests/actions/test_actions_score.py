@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from orrery import spec as specs
 from orrery.actions import score as module
 from orrery.actions.batches import answers
 from orrery.actions.desk import Desk
+from orrery.actions.on_ray import Answering, Refused
 from orrery.actions.promises import Promises, masked, plain
 from orrery.actions.score import Job, finished, parts, plan, score
 from orrery.app import Orrery
@@ -360,6 +362,36 @@ def test_a_row_that_is_refused_is_named(desk: Desk, monkeypatch: pytest.MonkeyPa
         done(desk, job(desk, "failing"), rows_per_batch=5)
     assert "scores" not in lake.names() and scored(desk) == []
     assert parts(desk, job(desk, "failing")).done == 10  # what was scored before is kept
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "words"),
+    [
+        ("auto", NotAllowed, "Ray is not installed here"),
+        ("ray://127.0.0.1:10001", NotUnderstood, "is no address of a Ray cluster"),
+        ("local", NotUnderstood, "is no address of a Ray cluster"),
+        ("127.0.0.1:1", NotAllowed, "No Ray cluster can be reached at 127.0.0.1:1"),
+    ],
+)
+def test_a_cluster_that_cannot_be_asked_is_told_and_nothing_else_is_done(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, address: str, kind: type[OrreryError], words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    far = Desk(Orrery(load(desk.settings.home)))
+    with pytest.raises(kind, match=words) as error:
+        done(far, job(far))
+    assert error.value.safe == "Nothing was done." and "scores" not in far.orrery.lake.names() and not scored(far)
+    far.orrery.timeline.engine.dispose()
+    monkeypatch.setenv("ORRERY_RAY", "none")
+    assert load(desk.settings.home).ray == "" and done(desk, job(desk)).cluster == ""
+
+
+def test_a_machine_that_does_not_see_the_version_says_so(desk: Desk) -> None:
+    one = job(desk)
+    start = desk.command(one.model, one.version)
+    said = Answering(dataclasses.replace(start, needs=("/nowhere/python",)), 5.0).predict(b"")
+    assert isinstance(said, Refused) and said.kind == "machine" and "does not see /nowhere/python" in said.what
 
 
 def test_a_full_disk_stops_it_and_loses_nothing(tmp_path: Path) -> None:

@@ -6,12 +6,27 @@ import queue
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from orrery.pipeline.client import ModelProcess
+
+class Member(Protocol):
+    """A model process, here or on another machine; for one thread at a time, but that any may kill it."""
+
+    def start(self) -> None:
+        """Start it."""
+
+    def predict(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
+        """Predict for a frame, as :meth:`orrery.pipeline.client.ModelProcess.predict`."""
+
+    def kill(self) -> None:
+        """End it at once, from any thread."""
+
+    def close(self) -> None:
+        """End it; without effect if it has ended."""
 
 
 class Crew:
@@ -23,10 +38,10 @@ class Crew:
     count : how many.
     """
 
-    def __init__(self, start: Callable[[], ModelProcess], count: int) -> None:
+    def __init__(self, start: Callable[[], Member], count: int) -> None:
         self._members = [start() for _ in range(count)]
         self._started: set[int] = set()
-        self._idle: queue.SimpleQueue[ModelProcess] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[Member] = queue.SimpleQueue()
         for member in self._members:
             self._idle.put(member)
         self._threads = ThreadPoolExecutor(count, "asks-model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from subprocess import PIPE
@@ -28,6 +29,39 @@ if TYPE_CHECKING:
 
 TRAINING, HOST = PROGRAMS = ("orrery.training.runner", "orrery.pipeline.host")
 """Modules that run a project's code in its environment."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What starts a version in a process of its own, here or on another machine.
+
+    Parameters
+    ----------
+    words, folder, limits : the program, where it runs, and what it may use.
+    needs : what must be there.
+    """
+
+    words: tuple[str, ...]
+    folder: str
+    limits: Limits
+    needs: tuple[str, ...]
+
+    def process(self, timeout: float, warm: WarmStarts | None = None) -> ModelProcess:
+        """Return the process, not started yet; an answer that takes longer than ``timeout`` seconds fails."""
+
+        def launch(printed: IO[bytes]) -> Contained:
+            return spawn(
+                self.words,
+                cwd=Path(self.folder),
+                env={"PYTHONHASHSEED": "0", **threads(1)},
+                limits=self.limits,
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=printed,
+                warm=warm,
+            )
+
+        return ModelProcess(launch, timeout=timeout)
 
 
 class Desk:
@@ -96,24 +130,14 @@ class Desk:
 
         An answer that takes longer than ``timeout`` seconds fails.
         """
-        artifact = self.artifact(version)
-        argv = [self.python_of(model.commits[version.commit]), "-m", HOST, str(artifact)]
+        return self.command(model, version, which).process(timeout, self.warm)
+
+    def command(self, model: ModelState, version: Version, which: str = "model") -> Command:
+        """Return what starts a version in a process of its own."""
+        python, artifact = self.python_of(model.commits[version.commit]), str(self.artifact(version))
+        words = (python, "-m", HOST, artifact, "--which", which)
         limits = limits_of(model.spec_of(version.commit))
-
-        def launch(printed: IO[bytes]) -> Contained:
-            words, folder = [*argv, "--which", which], self.settings.folder("artifacts")
-            return spawn(
-                words,
-                cwd=folder,
-                env={"PYTHONHASHSEED": "0", **threads(1)},
-                limits=limits,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=printed,
-                warm=self.warm,
-            )
-
-        return ModelProcess(launch, timeout=timeout)
+        return Command(words, str(self.settings.folder("artifacts")), limits, (python, artifact))
 
     def keep(self, value: Any) -> str:
         """Store a value by its content and return its digest."""

@@ -8,11 +8,13 @@ timeline say so: whoever reads that dataset never sees half of a run.
 Killed at any moment, the same order goes on after the last part. The log counts the rows of a run in its own commits
 and the new version carries the run's key, so a batch that was done twice is there once.
 
-Work is divided in :class:`~orrery.actions.crew.Crew` and nowhere else: other machines would be asked there.
+Work is divided in :class:`~orrery.actions.crew.Crew` and nowhere else. Its members are processes on this machine or,
+where the settings name a Ray cluster, on that one's (:mod:`orrery.actions.on_ray`); all else is the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -28,12 +30,12 @@ import polars as pl
 from orrery.actions.batches import OWN, SAFE, Batches, Job, answers, name_of
 from orrery.actions.crew import Crew
 from orrery.actions.desk import Desk
+from orrery.actions.on_ray import cluster
 from orrery.data.ingest import announce
 from orrery.data.lake import DatasetVersion, Lake
 from orrery.data.parts import Parts
 from orrery.data.table import normalise
 from orrery.errors import NotAllowed, NotFound, NotUnderstood, ProjectFailed
-from orrery.pipeline.client import ModelProcess
 from orrery.pipeline.manifest import read_manifest
 from orrery.pipeline.rows import RowRefused
 from orrery.serving.contract import Broken
@@ -60,6 +62,7 @@ class Scored:
     broken : rows that break the contract, of all.
     seconds : this run.
     already : whether nothing was left to do.
+    cluster : address of the Ray cluster that predicted; empty: this machine.
     """
 
     version: DatasetVersion
@@ -68,6 +71,7 @@ class Scored:
     broken: int
     seconds: float
     already: bool
+    cluster: str = ""
 
 
 def plan(desk: Desk, name: str, which: str, data: str, out: str, *, environment: str, log: bool) -> Job:
@@ -154,7 +158,7 @@ def score(
     ----------
     actor, why : who wants it, and for what.
     rows_per_batch : rows that a model process gets at once.
-    processes : of the model; 0 for one for each core.
+    processes : of the model; 0 for one for each core, of this machine or of the cluster.
     went : called with the number of rows that are done.
 
     Raises
@@ -174,13 +178,8 @@ def score(
         resumed = kept.done
         went(resumed)
         left = -(-(job.rows.rows - resumed) // rows_per_batch)
-        count = min(processes or len(os.sched_getaffinity(0)), max(left, 1))
         writer = Batches(desk, job)
-
-        def start() -> ModelProcess:
-            return desk.model_process(job.model, job.version, timeout=ANSWER_WITHIN)
-
-        with Crew(start, count) as crew:
+        with _crew(desk, job, processes, max(left, 1)) as (crew, count):
             waiting: deque[tuple[int, pl.DataFrame, Broken | None, Future[npt.NDArray[np.float64]]]] = deque()
             for at, frame in _batches(desk.orrery.lake, job, resumed, rows_per_batch):
                 given, found = writer.checked(at, frame)
@@ -192,7 +191,28 @@ def score(
         seconds = time.perf_counter() - began
         version = _publish(desk, job, kept, actor, why, seconds)
         kept.discard()
-    return Scored(version, job.rows.rows, resumed, _facts(job, version)["broken"], seconds, False)
+    broken = _facts(job, version)["broken"]
+    return Scored(version, job.rows.rows, resumed, broken, seconds, False, desk.settings.ray)
+
+
+@contextlib.contextmanager
+def _crew(desk: Desk, job: Job, processes: int, batches: int) -> Iterator[tuple[Crew, int]]:
+    """Yield who predicts, and how many: processes on this machine, or on those of the Ray cluster in the settings."""
+    command = desk.command(job.model, job.version)
+    if not desk.settings.ray:
+        count = min(processes or len(os.sched_getaffinity(0)), batches)
+        with Crew(lambda: command.process(ANSWER_WITHIN, desk.warm), count) as crew:
+            yield crew, count
+        return
+    with cluster(desk.settings.ray) as found:
+        if processes > found.processors:
+            raise NotAllowed(
+                f"The Ray cluster has {found.processors} processors, and {processes} processes are asked for.",
+                safe="Nothing was done.",
+            )
+        count = min(processes or found.processors, batches)
+        with Crew(lambda: found.member(command, ANSWER_WITHIN), count) as crew:
+            yield crew, count
 
 
 def _take(waiting: deque[Any], writer: Batches, kept: Parts, went: Callable[[int], None]) -> None:

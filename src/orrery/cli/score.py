@@ -105,6 +105,7 @@ def _done(here: Here, job: Job, found: Scored) -> None:
                 "seconds": round(found.seconds, 3),
                 "rows_per_second": rate,
                 "already": found.already,
+                "ray": found.cluster or None,
             }
         )
     place = f"{job.out}@v{found.version.version}"
@@ -112,7 +113,8 @@ def _done(here: Here, job: Job, found: Scored) -> None:
         print(f"Nothing to do: {place} has these {found.rows} predictions.")
         return None
     before = f" ({found.resumed} of them before)" if found.resumed else ""
-    print(f"{place}: {found.rows} predictions{before} in {found.seconds:.1f} s, {rate} rows/s.")
+    where = f", on the Ray cluster at {found.cluster}" if found.cluster else ""
+    print(f"{place}: {found.rows} predictions{before} in {found.seconds:.1f} s, {rate} rows/s{where}.")
     if found.broken:
         show.note(f"{found.broken} rows break the contract; the column `broken` says where.")
     return None
