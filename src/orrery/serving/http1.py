@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import math
 import socket
+import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
@@ -18,7 +19,14 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote
 
-from httptools import HttpParserError, HttpParserInvalidURLError, HttpParserUpgrade, HttpRequestParser, parse_url
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidURLError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+    parse_url,
+)
 
 from orrery.errors import NotUnderstood
 from orrery.serving import closing
@@ -184,6 +192,9 @@ class Connection(asyncio.Protocol):
             # Another protocol is offered, and this one is good enough; but the parser has not read the body.
             rest = data[upgrade.args[0] :]
             self.data_received(rest if self._begun is None else self._begun.body_alone() + rest)
+        except HttpParserCallbackError:  # a fault of this module, and no mistake of the caller's
+            say(traceback.format_exc())
+            self._refuse(500)
         except HttpParserError:
             if not self._last:
                 self._refuse(400)
