@@ -31,7 +31,7 @@ PIPELINE = """
     from sklearn.linear_model import LogisticRegression
 
     def features(rows):
-        if rows["x"].mean() > 1.2:
+        if rows["x"].mean() > 2.2:
             raise ValueError("more than enough")
         return rows.select("x")
 
