@@ -16,7 +16,7 @@ from orrery.errors import NotUnderstood
 from orrery.serving.refusals import Overloaded, TooLarge, TooSlow, WrongKind
 
 if TYPE_CHECKING:
-    from orrery.serving.http1 import Exchange
+    from orrery.serving.exchange import Exchange
 
 PACKED_FROM = 64 << 10
 """Bytes of an answer from which on it is packed for a caller who accepts that."""

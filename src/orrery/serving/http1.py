@@ -7,127 +7,35 @@ A connection is read no further while one request of it is answered and another 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import socket
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
 from email.utils import formatdate
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import unquote
 
 from httptools import (
     HttpParserCallbackError,
     HttpParserError,
-    HttpParserInvalidURLError,
     HttpParserUpgrade,
     HttpRequestParser,
-    parse_url,
 )
 
-from orrery.errors import NotUnderstood
 from orrery.serving import closing
 from orrery.serving.door import Limits
+from orrery.serving.exchange import Exchange
 from orrery.serving.log import say
 from orrery.serving.requests import Headers
 
 BACKLOG = 1024
-USUAL = 256
-"""Bytes of an address that is remembered as it was read; long ones, of which anybody can send many, fill no memory."""
 LINGER = 2.0
 """Seconds in which the other side may notice that it is answered, and that the rest of what it sends is not read."""
 
 _CLOSE = ("connection", "close")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-
-
-class Exchange:
-    """One request and its answer.
-
-    Parameters
-    ----------
-    method, path, query : of the request line; the path is unquoted.
-    headers : the header fields, names in lower case; of several with one name the values, with commas between.
-    over : whether the whole body is there.
-    size : bytes of it that are there.
-    """
-
-    __slots__ = (
-        *("_arrived", "_broken", "_chunks", "_connection", "answered", "fields", "headers", "keep", "method", "over"),
-        *("path", "query", "size", "task", "url"),
-    )
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._chunks: list[bytes] = []
-        self._arrived: asyncio.Future[None] | None = None
-        self._broken = self.over = self.answered = self.keep = False
-        self.url, self.size = b"", 0
-        self.fields: list[tuple[bytes, bytes]] = []
-        self.method = self.path = self.query = ""
-        self.headers: dict[str, str] = {}
-        self.task: asyncio.Task[None] | None = None
-
-    def begin(self, method: bytes, keep: bool) -> None:
-        """Take the request line and the header fields as complete."""
-        self.method, self.keep = method.decode("latin-1"), keep
-        self.path, self.query = _usual(self.url) if len(self.url) <= USUAL else _target(self.url)
-        headers = self.headers
-        for raw, value in self.fields:
-            name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
-            headers[name] = f"{headers[name]}, {text}" if name in headers else text
-
-    def body_alone(self) -> bytes:
-        """Return a request line and header that announce the same body and nothing else; without a body, nothing."""
-        for name in ("content-length", "transfer-encoding"):
-            if name in self.headers:
-                return f"POST / HTTP/1.1\r\n{name}: {self.headers[name]}\r\n\r\n".encode("latin-1")
-        return b""
-
-    def feed(self, data: bytes) -> None:
-        """Take a part of the body; who has answered already does not need it."""
-        if not self.answered:
-            self._chunks.append(data)
-            self.size += len(data)
-            self._wake()
-
-    def end(self, broken: bool = False) -> None:
-        """Take the body as complete, or as broken off."""
-        self.over, self._broken = True, broken
-        self._wake()
-
-    async def more(self) -> None:
-        """Wait until more of the body is there, or it is over."""
-        self._arrived = asyncio.get_running_loop().create_future()
-        await self._arrived
-
-    def body(self) -> bytes:
-        """Return the body.
-
-        Raises
-        ------
-        NotUnderstood
-            If it broke off.
-        """
-        if self._broken:
-            raise NotUnderstood("The request's body ends before it is complete.", todo="Send it again.")
-        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-
-    def answer(self, status: int, headers: Headers, content: bytes) -> None:
-        """Send the answer, once; to somebody who has gone, nothing."""
-        if self.answered:
-            return
-        self.answered = True
-        self._chunks.clear()
-        self._connection.answer(self, status, headers, content)
-
-    def _wake(self) -> None:
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
 
 
 App = Callable[[Exchange], Coroutine[Any, Any, None]]
@@ -418,23 +326,3 @@ class Listener:
             connection.overdue()
         self.date = f"date: {formatdate(usegmt=True)}\r\n"
         self._timer = self.loop.call_later(self._every, self._look)
-
-
-def _target(url: bytes) -> tuple[str, str]:
-    """Return path and query of a request's address; what is none has no path.
-
-    Examples
-    --------
-    >>> _target(b"/a%20b?c=d"), _target(b"http://there/x"), _target(b"*")
-    (('/a b', 'c=d'), ('/x', ''), ('*', ''))
-    """
-    text = url.decode("latin-1")
-    if "://" in text:
-        with contextlib.suppress(HttpParserInvalidURLError):
-            found = parse_url(url)
-            return unquote((found.path or b"/").decode("latin-1")), (found.query or b"").decode("latin-1")
-    path, _, query = text.partition("?")
-    return unquote(path), query
-
-
-_usual = lru_cache(1024)(_target)

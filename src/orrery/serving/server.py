@@ -26,7 +26,7 @@ import msgspec
 from orrery.errors import NotFound, NotUnderstood, OrreryError
 from orrery.serving import invocations, open_inference, openapi, plain, trace
 from orrery.serving.door import Door, packed
-from orrery.serving.http1 import Exchange
+from orrery.serving.exchange import Exchange
 from orrery.serving.log import say
 from orrery.serving.refusals import code_of, said
 from orrery.serving.requests import JSON, Given, Headers, Read
