@@ -281,15 +281,16 @@ class Listener:
         """The header field."""
         self._socket = socket.create_server(("127.0.0.1", port), backlog=BACKLOG, reuse_port=shared)
         self._socket.setblocking(False)
-        self._room = asyncio.Event()
+        self._joining: set[asyncio.Task[None]] = set()  # accepted, and not a connection yet
+        self._waits = False  # whether nobody is accepted until somebody has left
         self._every = min(1.0, limits.header_seconds / 4)
         self._look()
-        self._task = self.loop.create_task(self._accept())
+        self.loop.add_reader(self._socket, self._accept)
 
     def left(self, connection: Connection) -> None:
         """Forget a connection."""
         self.connections.discard(connection)
-        self._room.set()
+        self._accept_again()
 
     async def refuse(self) -> None:
         """Listen no more; who is on the way in already is let in, and who is connected stays."""
@@ -297,9 +298,11 @@ class Listener:
         until = self.loop.time() + closing.WITHIN
         while closing.waiting(self._socket) and self.loop.time() < until:
             await asyncio.sleep(closing.EACH)
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self.loop.remove_reader(self._socket)
+        self._waits = False
         self._socket.close()
+        if self._joining:  # who was accepted is let in: else it would be sent away without an answer
+            await asyncio.wait(self._joining)
 
     def close(self) -> None:
         """Close every connection."""
@@ -307,17 +310,40 @@ class Listener:
         for connection in list(self.connections):
             connection.close()
 
-    async def _accept(self) -> None:
-        while True:
-            while len(self.connections) >= self.limits.connections:
-                self._room.clear()
-                await self._room.wait()
-            try:
-                found, _ = await self.loop.sock_accept(self._socket)
-                await self.loop.connect_accepted_socket(lambda: Connection(self), found)
-            except OSError as error:  # such as too many open files
-                say(f"a connection cannot be accepted: {error}")
-                await asyncio.sleep(self._every)
+    def _accept(self) -> None:
+        """Let in one who waits."""
+        if len(self.connections) + len(self._joining) >= self.limits.connections:
+            self._wait()
+            return
+        try:
+            found, _ = self._socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # who was there has gone
+            return
+        except OSError as error:  # such as too many open files
+            say(f"a connection cannot be accepted: {error}")
+            self._wait()
+            self.loop.call_later(self._every, self._accept_again)
+            return
+        found.setblocking(False)
+        task = self.loop.create_task(self._join(found))
+        self._joining.add(task)
+        task.add_done_callback(self._joining.discard)
+
+    async def _join(self, found: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: Connection(self), found)
+        except OSError as error:
+            found.close()
+            say(f"a connection was lost as it began: {error}")
+
+    def _wait(self) -> None:
+        self._waits = True
+        self.loop.remove_reader(self._socket)
+
+    def _accept_again(self) -> None:
+        if self._waits:
+            self._waits = False
+            self.loop.add_reader(self._socket, self._accept)
 
     def _look(self) -> None:
         """Close connections whose time is over, and tell the time."""
