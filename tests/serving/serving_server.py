@@ -17,12 +17,14 @@ def main():
     given = json.loads(sys.argv[4])
     limits = {name: given.pop(name) for name in Limits.__struct_fields__ if name in given}
     replica = given.pop("replica", 0)
+    spawns = {"real": spawn, "warm": None}
+    tiny = lambda argv, memory: spawn([argv[0], HOST, *argv[3:]], memory)  # noqa: E731
     full = "shed" if "shed" in sys.argv else "refuse"
     return serve(
         load(home, serving_port=port, port=control, replay="replay" in sys.argv, journal_full=full, **given),
         limits=Limits(**limits) if limits else None,
         replica=replica,
-        spawn=spawn if "real" in sys.argv else lambda argv, memory: spawn([argv[0], HOST, *argv[3:]], memory),
+        spawn=next((spawns[option] for option in sys.argv if option in spawns), tiny),
     )
 
 

@@ -18,7 +18,7 @@ import pytest
 import orrery
 from orrery.workers import fork_server
 from orrery.workers.contained import Contained, Limits, spawn
-from orrery.workers.warm import WarmStarts
+from orrery.workers.warm import StillImporting, WarmStarts
 
 PROGRAM = "program_of_this_test"
 LIMITS = Limits(wall_seconds=30)
@@ -187,26 +187,57 @@ def test_no_code_of_a_project_stays(lab: Lab) -> None:
 THREAD = "import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start(); VALUE = 2"
 
 
+def left_out(lab: Lab) -> list[list[str]]:
+    found: list[list[str]] = json.loads((lab.place / "left-out.json").read_text())
+    return found
+
+
 def test_a_library_that_starts_a_thread_is_left_out(lab: Lab) -> None:
     lab.library("heavy", "VALUE = 1")
     lab.library("threaded", THREAD)
-    code = (
-        "import sys; print('heavy' in sys.modules, 'threaded' in sys.modules); import threaded; print(threaded.VALUE)"
-    )
+    code = "import sys; print('heavy' in sys.modules, 'threaded' in sys.modules)"
+    code = f"{code}; import threaded; print(threaded.VALUE)"
+    assert lab.said(code) == (False, "False False\n2"), "while it is found out, programs are executed"
     assert lab.said(code) == (True, "True False\n2")
-    assert json.loads((lab.place / "left-out.json").read_text()) == [
-        ["threaded", "starts a thread when it is imported"]
-    ]
+    assert left_out(lab) == [["threaded", "starts a thread when it is imported"]]
     assert len(os.listdir(f"/proc/{lab.warm.pids[0]}/task")) == 1
+    other = WarmStarts(lab.folder / "imported", [PROGRAM])
+    assert lab.said(code, warm=other) == (True, "True False\n2"), "and it is known from then on"
 
 
 def test_a_library_that_cannot_be_imported_alone_is_left_out(lab: Lab) -> None:
     lab.library("heavy", "VALUE = 1")
     lab.library("broken", "raise ImportError('not now')")
+    assert lab.said(IMPORTED) == (False, "False\n1 True")
     assert lab.said(IMPORTED) == (True, "True\n1 True")
-    assert json.loads((lab.place / "left-out.json").read_text()) == [
-        ["broken", "cannot be imported: ImportError('not now')"]
-    ]
+    assert left_out(lab) == [["broken", "cannot be imported: ImportError('not now')"]]
+
+
+def test_who_does_not_wait_is_told_to_ask_again(lab: Lab) -> None:
+    lab.library("heavy", "import time; time.sleep(0.3); VALUE = 1")
+    warm = WarmStarts(lab.folder / "imported", [PROGRAM], wait=False)
+    asked = 0
+    while True:
+        try:
+            assert lab.said(IMPORTED, warm=warm) == (True, "True\n1 True")
+            break
+        except StillImporting:
+            asked += 1
+            time.sleep(0.02)
+    assert asked > 1
+    assert lab.said(IMPORTED, warm=warm) == (True, "True\n1 True")
+
+
+def test_a_forked_program_is_seen_as_itself(lab: Lab) -> None:
+    lab.library("heavy", "VALUE = 1")
+    with lab.start(WAITS) as program:
+        shown(lab.folder / "up")
+        process = psutil.Process(program.pid)
+        words = [word for word in process.cmdline() if word]
+        assert words == [lab.python, "-m", PROGRAM, "an argument"]
+        assert "ORRERY_STEP_CONTAINED" in process.environ()
+        server = " ".join(psutil.Process(lab.warm.pids[0]).cmdline())
+        assert "fork_server" in server and PROGRAM not in server
 
 
 def test_where_every_process_has_a_thread_programs_are_executed(lab: Lab) -> None:
@@ -283,6 +314,16 @@ def test_fork_servers_end_when_they_are_not_needed(lab: Lab) -> None:
     second = warm.pids[0]
     warm.close()
     assert gone(first[0]) and gone(second)
+
+
+def test_a_fork_server_ends_when_it_is_let_go_just_after_its_last_program(lab: Lab) -> None:
+    lab.library("heavy", "VALUE = 1")
+    warm = WarmStarts(lab.folder / "imported", [PROGRAM], most=1)
+    assert lab.said(IMPORTED, warm=warm, env={"PYTHONHASHSEED": "1"})[0]
+    (first,) = warm.pids
+    assert psutil.pid_exists(first), "control: it waits for the next"
+    lab.said(IMPORTED, warm=warm, env={"PYTHONHASHSEED": "2"})  # makes place: its owner lets the first one go
+    assert gone(first)
 
 
 def test_an_idle_fork_server_ends(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

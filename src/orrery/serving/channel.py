@@ -25,14 +25,17 @@ import msgspec
 from orrery.serving.contract import Columns
 from orrery.workers.contained import NONE, Contained, Finished
 from orrery.workers.contained import spawn as contained
+from orrery.workers.warm import StillImporting, WarmStarts
 
 MAX_FRAME = 1 << 28
 TAIL = 4096
 PATIENCE = 1.0
 """Seconds that a process has to end once it says nothing more."""
 
+ASK_AGAIN = 0.05
+
 Spawn = Callable[[Sequence[str], int | None], Contained]
-"""Starts a program that may use so many bytes of memory; called in a thread."""
+"""Starts a program that may use so many bytes of memory, or raises StillImporting; called in a thread."""
 
 
 class Fault(msgspec.Struct):
@@ -62,19 +65,21 @@ class ProcessDied(Exception):
     """The model process ended; its text says how."""
 
 
-def spawn(argv: Sequence[str], memory: int | None) -> Contained:
+def spawn(argv: Sequence[str], memory: int | None, warm: WarmStarts | None = None) -> Contained:
     """Start a program that is ended when this process ends, or when it and all that it starts use too much memory.
 
     Raises
     ------
     OSError
         If there is no such program.
+    StillImporting
+        If ``warm`` says so.
     """
     if shutil.which(argv[0]) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
     limits = dataclasses.replace(NONE, memory_bytes=memory)
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    return contained(argv, cwd=Path.cwd(), env=threads, limits=limits, stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    return contained(argv, cwd=Path.cwd(), env=threads, limits=limits, stdin=PIPE, stdout=PIPE, stderr=PIPE, warm=warm)
 
 
 class Channel(asyncio.Protocol):
@@ -109,7 +114,12 @@ class Channel(asyncio.Protocol):
     async def open(cls, start: Spawn, argv: Sequence[str], threads: Executor, memory: int | None) -> Channel:
         """Start a model process, which may use so many bytes of memory, and connect to it."""
         loop = asyncio.get_running_loop()
-        child = await loop.run_in_executor(threads, start, argv, memory)
+        while True:
+            try:
+                child = await loop.run_in_executor(threads, start, argv, memory)
+                break
+            except StillImporting:  # the thread is for others meanwhile
+                await asyncio.sleep(ASK_AGAIN)
         channel = cls(child, loop, threads)
         assert child.stdin is not None and child.stdout is not None
         try:

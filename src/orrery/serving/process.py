@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from orrery.serving.fleet import Fleet
 from orrery.serving.http1 import Listener
 from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
+from orrery.serving.model_process import HOST
 from orrery.serving.prediction import Journal, Predictor, microseconds
 from orrery.serving.probation import Memory
 from orrery.serving.replicas import Replica
@@ -34,12 +36,15 @@ from orrery.serving.server import Server
 from orrery.serving.service import Service
 from orrery.settings import Settings
 from orrery.timeline.clock import clock_of
+from orrery.workers.warm import WarmStarts
 
 if TYPE_CHECKING:
     from orrery.serving.rpc import Rpc
 
 STOP_WITHIN = 60.0
 WARM_WITHIN = 30.0
+FORK_SERVERS = 4
+"""Environments whose libraries are kept imported, at most."""
 QUIET = 0.3
 """Seconds without a request after which nobody is taken to be on the way any more."""
 
@@ -47,7 +52,7 @@ QUIET = 0.3
 def serve(
     settings: Settings,
     *,
-    spawn: Spawn = contained,
+    spawn: Spawn | None = None,
     journal: Journal | None = None,
     limits: Limits | None = None,
     replica: int = 0,
@@ -57,7 +62,7 @@ def serve(
     Parameters
     ----------
     settings : home, ports, clock and what is kept how.
-    spawn : starts a model process; by default one that is held to the memory of its version.
+    spawn : starts a model process; by default one that is held to the memory of its version, forked where it can be.
     journal : gets the predictions; by default the one in ``serving/journal`` in the home folder.
     limits : what is refused at the door; by default what the settings say.
     replica : which one of several that share the ports, from 1 on; 0 for one that is alone.
@@ -73,10 +78,13 @@ def serve(
             from orrery.data.journal import Journal as Default
 
             journal = Default(folder / "journal", _name(settings, replica), fsync=settings.journal_fsync)
+        warm = WarmStarts(settings.folder("cache") / "imported", (HOST,), most=FORK_SERVERS, wait=False)
         try:
             with asyncio.Runner(loop_factory=_loops()) as runner:
+                spawn = spawn or partial(contained, warm=warm)
                 runner.run(_run(settings, spawn, journal, limits or _limits(settings), replica))
         finally:
+            warm.close()
             journal.close()
     return 0
 

@@ -1,6 +1,6 @@
 """A fork server: a process that has imported libraries, and forks programs that then need not import them again.
 
-``python -m orrery.workers.fork_server SOCKET FOLDER PROGRAM...`` is started by :mod:`orrery.workers.warm` with the
+``python -m orrery.workers.fork_server SOCKET FOLDER`` is started by :mod:`orrery.workers.warm` with the
 interpreter of one environment, as :mod:`multiprocessing.forkserver` is: it imports what those programs had imported of
 the environment's installed packages when they last ran there (``FOLDER/PROGRAM.json``), never code of a project, and
 then forks one guarded program for each request. Only the standard library is used here.
@@ -31,6 +31,10 @@ from typing import Any
 from orrery.workers.launch import PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, children, descendants, prctl, prepare
 from orrery.workers.launch import __file__ as launcher
 
+PROGRAMS = "ORRERY_STEP_PROGRAMS"
+"""Variable that names the programs, with commas. It is no argument: a program is looked for by its arguments."""
+ROOM = 512
+"""Bytes that are kept free in the arguments, so that a forked program can show its own."""
 IDLE = 300.0
 """Seconds without a request or a program after which it ends."""
 IMPORT_WITHIN = 60
@@ -73,6 +77,7 @@ class Program:
         os.environ.clear()
         os.environ.update(self.config["env"])
         time.tzset()
+        _show(self.config["argv"], self.config["env"])
         sys.orig_argv[:] = sys.argv[:] = self.config["argv"]
         sys.path.insert(0, os.getcwd())
         if "numpy.random" in sys.modules:
@@ -107,9 +112,9 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         listening: list[Any] = [wake, self._link]
         while True:
-            searching = time.monotonic() - self._ended < STRAYS_FOR
-            patience = None if self._guardians else max(0.0, self._asked + IDLE - time.monotonic())
-            ready, _, _ = select.select(listening, [], [], 0.05 if searching else patience)
+            left = self._asked + IDLE - time.monotonic() if self._link in listening else 0.0
+            patience = None if self._guardians else max(0.0, left)
+            ready, _, _ = select.select(listening, [], [], 0.05 if self._searching() else patience)
             if wake in ready:
                 os.read(wake, 4096)
             self._reap()
@@ -121,8 +126,12 @@ class ForkServer:
                 elif program := self._fork(*request):
                     return program
             idle = self._link not in listening or time.monotonic() - self._asked > IDLE
-            if idle and not self._guardians and not searching:
+            if idle and not self._guardians and not self._searching():
                 return None
+
+    def _searching(self) -> bool:
+        """Say whether a guardian ended so lately that something it left behind may still come to us."""
+        return time.monotonic() - self._ended < STRAYS_FOR
 
     def _receive(self) -> tuple[dict[str, Any], list[int]] | None:
         text, fds = b"", list[int]()
@@ -162,7 +171,7 @@ class ForkServer:
                 if pid in self._guardians:
                     self._guardians.remove(pid)
                     self._asked = self._ended = time.monotonic()
-        if time.monotonic() - self._ended < STRAYS_FOR:
+        if self._searching():
             for stray in set(children(os.getpid())) - self._guardians:
                 for pid in (stray, *descendants(stray)):
                     with contextlib.suppress(OSError):
@@ -239,6 +248,17 @@ def _threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def _show(argv: list[str], env: dict[str, str]) -> None:
+    """Let those who look at this process from outside (``ps``, a sweep for what a program left) see what it is."""
+    with open("/proc/self/stat") as stat:
+        places = [int(field) for field in stat.read().rpartition(")")[2].split()[45:49]]
+    if all(places):
+        variables = [f"{name}={text}" for name, text in sorted(env.items(), key=lambda pair: len(pair[1]))]
+        for (start, end), words in zip((places[:2], places[2:]), (argv, variables), strict=True):
+            text = b"".join(os.fsencode(word) + b"\0" for word in words)
+            ctypes.memmove(start, text[: end - start - 1].ljust(end - start, b"\0"), end - start)
+
+
 def _set_threads(env: dict[str, str]) -> None:
     """Give the libraries that were loaded with one thread as many as the program is to have."""
     openmp = env.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0)))
@@ -256,9 +276,14 @@ def _set_threads(env: dict[str, str]) -> None:
                 function(int(asked))
 
 
+def command(python: str, number: int | str, folder: Path | str, beginnings: int) -> list[str]:
+    """Return what starts a fork server."""
+    return [python, "-m", "orrery.workers.fork_server", str(number), str(folder), str(beginnings), " " * ROOM]
+
+
 def main() -> Program | None:
     """Import, say so, and fork; None where it is over."""
-    number, folder, beginnings, *programs = sys.argv[1:]
+    number, folder, beginnings, _ = sys.argv[1:]
     os.set_inheritable(int(number), False)
     link = socket.socket(fileno=int(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -267,15 +292,15 @@ def main() -> Program | None:
     os.umask(0o077)
     sys.path.pop(0)  # the working folder, where nothing is
     signal.alarm(IMPORT_WITHIN)  # whose default ends the process
-    package = _preload(Path(folder), programs)
+    package = _preload(Path(folder), os.environ[PROGRAMS].split(","))
     signal.alarm(0)
     if package:
         again = int(beginnings) + 1
+        if again > BEGINNINGS:
+            return None
         os.set_inheritable(link.fileno(), True)
-        if again <= BEGINNINGS:
-            words = [sys.executable, "-m", "orrery.workers.fork_server", number, folder, str(again), *programs]
-            os.execv(sys.executable, words)
-        return None
+        link.sendall(b'{"ready": false}\n')
+        os.execv(sys.executable, command(sys.executable, number, folder, again))
     if _threads() > 1:
         return None
     sys.stdout.flush()

@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +24,15 @@ from typing import IO, Any
 
 from orrery.pipeline.loaded import VARIABLE
 from orrery.workers.contained import PASSED_ON
-from orrery.workers.fork_server import ALONE, THREADS
+from orrery.workers.fork_server import ALONE, IMPORT_WITHIN, PROGRAMS, THREADS, command
 from orrery.workers.launch import LINUX
 
-READY_WITHIN, FORK_WITHIN = 10.0, 10.0
-"""Seconds that a program waits until its fork server has imported everything, and until that has forked it."""
+FORK_WITHIN = 10.0
+"""Seconds in which a fork server must have forked."""
+
+
+class StillImporting(Exception):
+    """A fork server imports what the program needs: ask again in a moment."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ class WarmStarts:
     folder : where it is kept what programs import.
     programs : modules that are started so; a fork server imports what all of them need.
     most : so many fork servers at once; the one that was used longest ago makes place.
-    wait : let a program wait for its fork server, which imports what it would else import itself; otherwise it is
-        executed, and only those that come later are forked.
+    wait : whether to wait for a fork server, which imports what the program would else import itself; otherwise
+        :class:`StillImporting` is raised meanwhile.
     """
 
     def __init__(self, folder: Path, programs: Sequence[str], *, most: int = 2, wait: bool = True) -> None:
@@ -66,6 +71,11 @@ class WarmStarts:
         ----------
         config : what the guardian is told; the program begins when the caller sends it to the returned socket.
         pipes : ``stdin``, ``stdout`` and ``stderr`` as of :class:`subprocess.Popen`.
+
+        Raises
+        ------
+        StillImporting
+            If it should be asked again, as there is no waiting.
         """
         if not LINUX or config["own"] or (program := self._program(config)) is None:
             return None
@@ -117,12 +127,16 @@ class WarmStarts:
                 server = _Server(python, place, self._programs, env)
             except OSError:
                 return None  # the interpreter is not there: who executes it will say so
-        if not server.await_ready(READY_WITHIN if self._wait else 0) and server.gone:
-            self._unfit.add(key)  # there is no use in trying that again
-            server.kill()
-            return None
         self._servers[key] = server  # as the last, which is the one that was used most recently
-        return server if server.ready else None
+        if server.await_ready(IMPORT_WITHIN if self._wait else 0):
+            return server
+        if server.again and not server.gone:
+            return None  # it begins anew, which would take longer than executing this one
+        if not server.gone and not self._wait and server.age() < IMPORT_WITHIN:
+            raise StillImporting
+        self._unfit.add(key)  # there is no use in trying that again
+        self._servers.pop(key).kill()
+        return None
 
     def _retire(self, server: _Server) -> None:
         server.leave()
@@ -134,18 +148,20 @@ class _Server:
 
     def __init__(self, python: str, place: Path, programs: Sequence[str], env: dict[str, str]) -> None:
         self._link, theirs = socket.socketpair()
-        self.ready = self.gone = False
+        self.ready = self.gone = self.again = False
+        self._heard = b""
+        self._began = time.monotonic()
         with theirs:
             try:
                 self.process = subprocess.Popen(
-                    [python, "-m", "orrery.workers.fork_server", str(theirs.fileno()), str(place), "0", *programs],
+                    command(python, theirs.fileno(), place, 0),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                     cwd="/",
-                    env=env | ALONE,
+                    env=env | ALONE | {PROGRAMS: ",".join(programs)},
                 )
             except OSError:
                 self._link.close()
@@ -156,10 +172,14 @@ class _Server:
         return self.process.poll() is not None
 
     def await_ready(self, seconds: float) -> bool:
-        """Wait until it can fork."""
-        if not self.ready:
-            self.ready = bool(self._says(seconds).get("ready"))
+        """Wait until it can fork, or begins anew."""
+        if not self.ready and "ready" in (said := self._says(seconds)):
+            self.ready, self.again = said["ready"], not said["ready"]
         return self.ready
+
+    def age(self) -> float:
+        """Return for how many seconds it has been there."""
+        return time.monotonic() - self._began
 
     def fork(self, config: dict[str, Any], pipes: Mapping[str, Any]) -> tuple[socket.socket, Streams] | None:
         """Have a program forked, which begins when the configuration is sent to the returned socket."""
@@ -183,15 +203,15 @@ class _Server:
     def _says(self, seconds: float) -> dict[str, Any]:
         """Return its next message; nothing if there is none in time, or it has ended."""
         self._link.settimeout(seconds)
-        text = b""
         with contextlib.suppress(OSError):
-            while not text.endswith(b"\n"):
+            while b"\n" not in self._heard:
                 block = self._link.recv(4096)
                 if not block:
                     self.gone = True
                     return {}
-                text += block
-            said: dict[str, Any] = json.loads(text)
+                self._heard += block
+            line, _, self._heard = self._heard.partition(b"\n")
+            said: dict[str, Any] = json.loads(line)
             return said
         return {}
 
