@@ -33,7 +33,7 @@ lint: $(VENV)/.test            ## style, types and who may import whom
 	$(BIN)/lint-imports
 
 test: lint                     ## the checks above and the tests that take minutes, not hours
-	$(BIN)/pytest -m "not slow and not chaos" $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not chaos" $(ARGS)
 
 test-all: lint                 ## every test but those that kill processes
 	$(BIN)/pytest -m "not chaos" $(ARGS)

@@ -35,31 +35,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Count, for each stage that must run, the tests that did."""
     config.stash[STAGES] = dict.fromkeys(config.getoption("--require-stage", default=[]), 0)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Counting(config.stash[STAGES]))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Turn the skip of a stage that must run into a failure."""
     report: Any = yield
-    stages = item.config.stash[STAGES]
-    for stage in [name for name in stages if item.get_closest_marker(name)]:
+    for stage in [name for name in item.config.stash[STAGES] if item.get_closest_marker(name)]:
         if report.skipped and "not run:" in str(report.longrepr):
             report.outcome, report.longrepr = "failed", f"The stage {stage} must run here: {report.longrepr[-1]}"
-        elif report.when == "call":
-            stages[stage] += 1
     return report
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail where no test of a stage that must run did."""
-    if not all(session.config.stash[STAGES].values()) and session.exitstatus in (0, pytest.ExitCode.OK):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+class Counting:
+    """Counts the tests of stages, wherever they ran; a process that runs a part of the tests for another counts none.
+
+    Parameters
+    ----------
+    stages : how many tests of each ran.
+    """
+
+    def __init__(self, stages: dict[str, int]) -> None:
+        self.stages = stages
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Count one."""
+        for stage in self.stages:
+            if report.when == "call" and stage in report.keywords:
+                self.stages[stage] += 1
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail where no test of a stage that must run did."""
+        if not all(self.stages.values()) and session.exitstatus in (0, pytest.ExitCode.OK):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Name the stages that must run and did not."""
     for stage, count in config.stash[STAGES].items():
-        if not count:
+        if not count and not hasattr(config, "workerinput"):
             terminalreporter.write_line(f"The stage {stage} must run here, and no test of it did.", red=True)
 
 
