@@ -8,7 +8,6 @@ from datetime import datetime
 from orrery.errors import NotAllowed, NotFound
 from orrery.rollout import shares
 from orrery.spec import Burden, Spec
-from orrery.stats import level
 from orrery.timeline.event import Draft
 from orrery.timeline.fold import PROVING
 from orrery.timeline.state import Challenger, Lane, ModelState, Version
@@ -131,6 +130,8 @@ def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: d
             f"rest: {', '.join(map(percent, steps))}, then all.",
         }[role]
         if role in PROVING:
+            from orrery.stats import level  # brings NumPy, which whoever only asks what is due has no use for
+
             needed = 1 / level(policy.rollout.alpha, lane.trials + 1, lane.proven)
             why += f" Trial {lane.trials + 1} here, {lane.proven} won: its evidence counts from {needed:,.0f} on."
         draft = shares.begun(model, version, lane, policy, role, steps, why, now)
