@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -22,6 +23,10 @@ from orrery.settings import Settings
 from orrery.timeline import schema
 from orrery.timeline.clock import SystemClock
 from orrery.timeline.store import Timeline, connect
+
+for _name in ("connect", "read", "write", "pool"):
+    # Several tests run at once: an answer may take longer than the five seconds that httpx waits where nobody says.
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _name, 60.0)
 
 STAGES = pytest.StashKey[dict[str, int]]()
 

@@ -488,5 +488,5 @@ def address(orrery: Orrery) -> Iterator[str]:
 @pytest.fixture
 def web(address: str) -> Iterator[httpx.Client]:
     """A client of it."""
-    with httpx.Client(base_url=address, trust_env=False) as client:
+    with httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
         yield client

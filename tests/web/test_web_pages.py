@@ -315,7 +315,7 @@ def test_pages_are_read_while_the_timeline_grows(web: httpx.Client, year: Orrery
     answers: list[int] = []
 
     def read() -> None:
-        with httpx.Client(base_url=address, trust_env=False) as client:
+        with httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
             for path in ("/flight-delay.json", "/api/status", "/issues.json") * 5:
                 answers.append(client.get(path).status_code)
 
