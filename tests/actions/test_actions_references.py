@@ -19,20 +19,9 @@ from orrery.data.predictions import LabelTable, PredictionLog
 from orrery.settings import Settings
 from orrery.timeline.event import Draft
 from orrery.workers.action import Action
-from training.conftest import Trainer
+from training.conftest import SAYING, Trainer
 
 START = datetime(2013, 3, 1, tzinfo=UTC)
-PIPELINE = """
-import numpy as np
-
-class Saying:
-    def predict_proba(self, rows):
-        said = rows["said"].to_numpy()
-        return np.column_stack([1 - said, said])
-
-def model(rows, y):
-    return Saying()
-"""
 SPEC: dict[str, Any] = {
     "model": {
         "name": "toy",
@@ -57,7 +46,7 @@ class World:
         self.orrery = self.desk.orrery
         frame = self.rows(4000)
         self.orrery.add_data("rows", frame, why="the first rows", actor="feed")
-        artifact = trainer.version(PIPELINE, frame, model=SPEC["model"], sections={"gates": {"refit": False}})
+        artifact = trainer.version(SAYING, frame, model=SPEC["model"], sections={"gates": {"refit": False}})
         shutil.copytree(artifact, home.home / "artifact-1")
         evidence = self.desk.evidence("toy", "run-1")
         evidence.mkdir(parents=True)

@@ -24,21 +24,10 @@ from orrery.settings import load as load_settings
 from orrery.stats import apply_platt
 from orrery.timeline.clock import ReplayClock
 from orrery.timeline.event import Draft
-from training.conftest import Trainer
+from training.conftest import SAYING, Trainer
 
 TRAINED = datetime(2013, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
-PIPELINE = """
-import numpy as np
-
-class Saying:
-    def predict_proba(self, rows):
-        said = rows["said"].to_numpy()
-        return np.column_stack([1 - said, said])
-
-def model(rows, y):
-    return Saying()
-"""
 SPEC: dict[str, Any] = {
     "model": {
         "name": "toy",
@@ -63,7 +52,7 @@ class Production:
         self.orrery = self.desk.orrery
         self.spec = specs.from_dict(SPEC)
         frame = self.rows(TRAINED, 28, 40)
-        artifact = trainer.version(PIPELINE, frame, model=SPEC["model"], sections={"gates": {"refit": False}})
+        artifact = trainer.version(SAYING, frame, model=SPEC["model"], sections={"gates": {"refit": False}})
         shutil.copytree(artifact, settings.home / "artifact-1")
         evidence = self.desk.evidence("toy", "run-1")
         evidence.mkdir(parents=True)

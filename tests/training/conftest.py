@@ -14,6 +14,19 @@ import pytest
 from orrery.pipeline.pipeline import Cache, Input, Pipeline, RunResult, StepReport, load_module
 from orrery.training import runner
 
+SAYING = """
+import numpy as np
+
+class Saying:
+    def predict_proba(self, rows):
+        said = rows["said"].to_numpy()
+        return np.column_stack([1 - said, said])
+
+def model(rows, y):
+    return Saying()
+"""
+"""A project whose model says what stands in its rows."""
+
 
 class Project:
     """Each run loads the project anew, as a new commit's checkout would be."""

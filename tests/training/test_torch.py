@@ -143,10 +143,11 @@ def test_without_its_exporter_it_says_what_is_missing() -> None:
 import sys
 sys.modules["onnxscript"] = None
 import torch
-from orrery.training.torch_graph import Ending, NotExported, exported
+from orrery.training.refusal import NotConvertible
+from orrery.training.torch_graph import Ending, exported
 try:
     exported(Ending(torch.nn.Linear(2, 1)), 2, 20)
-except NotExported as error:
+except NotConvertible as error:
     print(error.what)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

@@ -123,7 +123,7 @@ def test_what_served_at_a_time(web: httpx.Client, year: Orrery) -> None:
 
 def test_the_page_of_a_version_says_why(web: httpx.Client, year: Orrery) -> None:
     refused = web.get("/flight-delay/versions/3").text
-    assert "refused by the gates" in refused and "worse than the champion by more than 0.002" in refused
+    assert "was refused by brier" in refused and "worse than the champion by more than 0.002" in refused
     assert "carrier=EV" in refused and "carrier=HA (n=31)" in refused and "Override a gate" in refused
     assert f"/mlflow/#/experiments/0/runs/{3:032x}" in refused
     assert "Approve" in web.get("/flight-delay/versions/5").text

@@ -51,23 +51,7 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     else:
         result = run_project(desk, model, run, spec, out)
     champion = model.champion()
-    facts: dict[str, Any] = {
-        "run": run.id,
-        "commit": run.commit,
-        "change": run.change,
-        "data": run.data,
-        "parent": champion.number if champion else None,
-        **{
-            name: result.get(name)
-            for name in ("params", "repair", "metrics", "cpu_seconds", "seconds", "rows", "trained_until", "warnings")
-        },
-        "uses_target": (result.get("consistency") or {}).get("uses_target") or [],
-        "steps": [{name: step.get(name) for name in STEP_FACTS} for step in result.get("steps") or []],
-        "row_wise": _row_wise(result.get("consistency") or {}),
-        **_promised(out, spec),
-        "compiled": _compiled(out, result),
-        "lock": (model.commits[run.commit].built or {}).get("lock", ""),
-    }
+    facts = _facts(model, run, spec, out, result)
     pins = ", ".join(f"{name}@v{number}" for name, number in run.data.items())
     how = f"{run.change} of version {champion.number}" if champion else "the first version"
 
@@ -95,6 +79,28 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         key=action.event_id(),
     )
     return []
+
+
+def _facts(model: ModelState, run: Run, spec: Spec, out: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Return what the timeline keeps of a training."""
+    champion = model.champion()
+    return {
+        "run": run.id,
+        "commit": run.commit,
+        "change": run.change,
+        "data": run.data,
+        "parent": champion.number if champion else None,
+        **{
+            name: result.get(name)
+            for name in ("params", "repair", "metrics", "cpu_seconds", "seconds", "rows", "trained_until", "warnings")
+        },
+        "uses_target": (result.get("consistency") or {}).get("uses_target") or [],
+        "steps": [{name: step.get(name) for name in STEP_FACTS} for step in result.get("steps") or []],
+        "row_wise": _row_wise(result.get("consistency") or {}),
+        **_promised(out, spec),
+        "compiled": _compiled(out, result),
+        "lock": (model.commits[run.commit].built or {}).get("lock", ""),
+    }
 
 
 def run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path, sample: float = 1.0) -> dict[str, Any]:

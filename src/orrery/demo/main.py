@@ -74,20 +74,11 @@ def run(
         Model("flight-delay", "flights", _with_incidents(truth), folder / "work" / "flight-delay", True),
         Model("flight-delay-calm", "flights-calm", truth, folder / "work" / "flight-delay-calm", False),
     ]
-    rows: list[Row] = []
     try:
         for model in models:
             copy_project(model.checkout, model.name, model.dataset)
         replay = Replay(Orrery(settings), models, first)
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a fork would inherit held locks
-            baselines = _baselines(pool, folder, truth, served)
-            _wait_for(replay, platform)
-            replay.begin(trained_on)
-            _play(replay, served, began)
-            costs = costs_of(replay.orrery, [model.name for model in models])
-            for model in models:
-                rows.append(of_orrery(replay.orrery, model.name, truth, model.incidents, costs))
-            rows += [row for future in baselines for row in future.result()]
+        rows = _year(replay, platform, folder, truth, served, trained_on, began)
         (folder / "demo.json").write_text(json.dumps(as_json(rows), indent=1))
         _say(rows, began)
         replay.close()
@@ -99,6 +90,26 @@ def run(
     finally:
         _stop(platform)
     return 0
+
+
+def _year(
+    replay: Replay,
+    platform: subprocess.Popen[bytes],
+    folder: Path,
+    truth: pl.DataFrame,
+    served: list[date],
+    trained_on: tuple[date, date],
+    began: float,
+) -> list[Row]:
+    """Play the year to the orrery, and to the blind calendars beside it; return the rows of the table."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a fork would inherit held locks
+        baselines = _baselines(pool, folder, truth, served)
+        _wait_for(replay, platform)
+        replay.begin(trained_on)
+        _play(replay, served, began)
+        costs = costs_of(replay.orrery, [model.name for model in replay.models])
+        rows = [of_orrery(replay.orrery, model.name, truth, model.incidents, costs) for model in replay.models]
+        return rows + [row for future in baselines for row in future.result()]
 
 
 def _play(replay: Replay, served: list[date], began: float) -> None:

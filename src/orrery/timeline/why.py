@@ -15,6 +15,7 @@ import msgspec
 
 from orrery.errors import NotFound
 from orrery.timeline.event import Event
+from orrery.timeline.standing import standing
 from orrery.timeline.state import Commit, ModelState, Run, Version
 from orrery.timeline.store import Timeline
 from orrery.types import PRODUCTION
@@ -136,7 +137,7 @@ class _Reader:
         return Chain(
             model=model.name,
             version=version.number,
-            outcome=outcome(model, version),
+            outcome=f"Version {version.number} of {model.name} {standing(model, version)}.",
             links=sorted(links, key=lambda link: (link.at, link.events[:1])),
             courses=self._courses,
             estimates=self._estimates,
@@ -369,36 +370,6 @@ class _Reader:
     def _last(self, kind: str, *, until: datetime, run: str) -> Event | None:
         found = self._timeline.read(self._model.name, kinds=[kind], until=until, newest_first=True)
         return next((event for event in found if event.data.get("run") == run), None)
-
-
-def outcome(model: ModelState, version: Version) -> str:
-    """Say where a version stands, or how it ended."""
-    number = version.number
-    name = f"Version {number} of {model.name}"
-    if version.deleted:
-        return f"{name} was deleted by {version.deleted['by']}: {version.deleted['why']}"
-    answers = [lane for lane in model.lanes.values() if lane.champion == number]
-    if answers:
-        where = " and ".join(lane.environment for lane in reversed(answers))
-        since = next((lane.since for lane in answers if lane.environment == PRODUCTION), answers[0].since)
-        return f"{name} answers in {where} since {since:%Y-%m-%d %H:%M}."
-    for lane in model.lanes.values():
-        if number in lane.challengers:
-            return f"{name} runs beside the champion of {lane.environment} ({lane.challengers[number].standing})."
-    tenure = next((one for one in model.lane(PRODUCTION).tenures if one[0] == number), None)
-    if tenure is not None and tenure[2] is not None:
-        return f"{name} answered in production from {tenure[1]:%Y-%m-%d %H:%M} to {tenure[2]:%Y-%m-%d %H:%M}."
-    if version.rejected:
-        return f"{name} was rejected: {version.rejected}"
-    if version.failed:
-        return f"{name} failed: {version.failed}"
-    if version.passed is None:
-        return f"{name} waits for the gates."
-    if not version.released:
-        refused = [gate for gate, verdict in version.gates.items() if verdict.get("verdict") == "refused"]
-        return f"{name} was refused by {', '.join(refused) or 'the gates'}: nobody was answered by it."
-    waits = [place for one, place, _ in model.waiting() if one.number == number]
-    return f"{name} waits for a review before {waits[0]}." if waits else f"{name} answers nowhere."
 
 
 def _link(

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from orrery.training.refusal import NotConvertible
 from orrery.training.trees import Builder, Forest, shares
 
 
@@ -24,17 +25,17 @@ def lightgbm(scope: Any, operator: Any, container: Any) -> None:
     source = build.columns(operator.inputs, range(model.n_features_in_))
     sums = build.ensemble(source, forest, [0.0] * width)
     if "boosting" in told and told["boosting"] == "rf":
-        raise NotImplementedError("LightGBM's random forests")
+        raise NotConvertible("LightGBM's random forests")
     if is_classifier(model):
         if objective.split()[0] not in ("binary", "multiclass") or (width == 1 and "sigmoid:1" not in objective):
-            raise NotImplementedError(f"LightGBM's objective {objective}")
+            raise NotConvertible(f"LightGBM's objective {objective}")
         shares(build, sums, width, model.classes_, operator)
         return
     links = {"regression": "Identity", "regression_l1": "Identity", "huber": "Identity", "fair": "Identity"}
     links |= {"quantile": "Identity", "poisson": "Exp", "gamma": "Exp", "tweedie": "Exp"}
     name = objective.split()[0]
     if name not in links or "sqrt" in objective:
-        raise NotImplementedError(f"LightGBM's objective {objective}")
+        raise NotConvertible(f"LightGBM's objective {objective}")
     build.add(links[name], [sums], output=operator.outputs[0].full_name)
 
 
@@ -46,7 +47,7 @@ def _add_lightgbm(forest: Forest, tree: int, output: int, root: dict[str, Any]) 
             forest.leaf(tree, at, (output, float(node["leaf_value"])))
             continue
         if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
-            raise NotImplementedError("LightGBM's splits by categories, and zero as missing")
+            raise NotConvertible("LightGBM's splits by categories, and zero as missing")
         threshold = float(node["threshold"])
         # Where no value was missing in training, LightGBM takes a missing one for zero.
         missing = bool(node["default_left"]) if node["missing_type"] == "NaN" else threshold >= 0.0
@@ -65,7 +66,7 @@ def catboost(scope: Any, operator: Any, container: Any) -> None:
         told = json.loads(file.read_bytes())
     about = told["features_info"]
     if set(about) - {"float_features"} or "oblivious_trees" not in told:
-        raise NotImplementedError("CatBoost with categories or texts, or with trees that are not symmetric")
+        raise NotConvertible("CatBoost with categories or texts, or with trees that are not symmetric")
     scale, base = told["scale_and_bias"]
     forest, width = Forest(len(base)), len(base)
     places = [feature["flat_feature_index"] for feature in about["float_features"]]
@@ -88,4 +89,4 @@ def catboost(scope: Any, operator: Any, container: Any) -> None:
     elif loss.partition(":")[0] in ("RMSE", "MAE", "Quantile", "MAPE", "Huber"):
         build.add("Identity", [sums], output=operator.outputs[0].full_name)
     else:
-        raise NotImplementedError(f"CatBoost's loss {loss}")
+        raise NotConvertible(f"CatBoost's loss {loss}")

@@ -21,8 +21,9 @@ import polars as pl
 
 from orrery.pipeline.predictor import Predictor, method_of
 from orrery.pipeline.verdict import GRAPH, VERDICT, Column, Verdict
-from orrery.training.convert import NotConvertible, convert, ways
+from orrery.training.convert import convert, ways
 from orrery.training.proof import Trial
+from orrery.training.refusal import NotConvertible
 from orrery.training.sight import sight_of
 
 PATIENCE = 6

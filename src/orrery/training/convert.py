@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orrery.errors import OrreryError
 from orrery.pipeline.verdict import MISSING, Column
 from orrery.training.converters import parts, register
-from orrery.training.torch_graph import NotExported, ending_of, exported, join, width_of
+from orrery.training.refusal import NotConvertible
+from orrery.training.torch_graph import ending_of, exported, join, width_of
 from orrery.training.trees import MARK
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 OPSET = {"": 20, "ai.onnx.ml": 3}
 TYPES = {"numbers": 11, "wholes": 7, "texts": 8}
 """Number of the element type in ONNX, of each matrix."""
-
-
-class NotConvertible(OrreryError):
-    """There is no way from this model to a graph."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +64,6 @@ def convert(model: Any, method: str, columns: Sequence[Column], precision: str) 
             return Graph(proto.SerializeToString(), output)
     except NotConvertible:
         raise
-    except NotExported as error:
-        raise NotConvertible(error.what) from error
     except Exception as error:  # each library has its own ways of saying that it cannot
         raise NotConvertible(_in_words(error, library)) from error
 

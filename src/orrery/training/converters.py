@@ -9,6 +9,7 @@ import numpy as np
 
 from orrery.pipeline.verdict import MISSING
 from orrery.training.functions import function, function_shape, target, target_parser
+from orrery.training.refusal import NotConvertible
 
 
 def imputer(scope: Any, operator: Any, container: Any) -> None:
@@ -27,7 +28,7 @@ def imputer(scope: Any, operator: Any, container: Any) -> None:
         return  # a null among texts is None, which is not the NaN that it looks for
     filled = np.asarray(op.statistics_)
     if any(value is None or value != value for value in filled.tolist()):
-        raise NotImplementedError("an imputer of a column without any value drops it")
+        raise NotConvertible("an imputer of a column without any value drops it")
     fill = scope.get_unique_variable_name("fill")
     missing = scope.get_unique_variable_name("missing")
     if texts:
@@ -44,7 +45,7 @@ def imputer(scope: Any, operator: Any, container: Any) -> None:
         container.add_node("Where", [missing, fill, source], target, op_version=16)
         return
     if texts:
-        raise NotImplementedError("an imputer of texts that also says where it imputed")
+        raise NotConvertible("an imputer of texts that also says where it imputed")
     values = scope.get_unique_variable_name("imputed")
     container.add_node("Where", [missing, fill, source], values, op_version=16)
     places = scope.get_unique_variable_name("places")
@@ -65,7 +66,7 @@ def imputer_shape(operator: Any) -> None:
 
 def _require_nulls(missing: Any) -> None:
     if not (missing is None or missing != missing):
-        raise NotImplementedError(f"an imputer of {missing!r} instead of nulls")
+        raise NotConvertible(f"an imputer of {missing!r} instead of nulls")
 
 
 def register(model: Any) -> None:
@@ -119,7 +120,7 @@ def _of_xgboost() -> Iterator[Known]:
     try:
         from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
     except ImportError:
-        raise NotImplementedError("onnxmltools is not installed, which converts XGBoost") from None
+        raise NotConvertible("onnxmltools is not installed, which converts XGBoost") from None
     from xgboost import XGBClassifier, XGBRegressor
 
     yield XGBClassifier, classifier_shape, convert_xgboost, _PROBABILITIES

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from orrery.training.refusal import NotConvertible
 from orrery.training.trees import DOUBLE, SINGLE, Builder
 
 FUNCTIONS: dict[Any, Callable[[Builder, str], str]] = {
@@ -35,7 +36,7 @@ def function(scope: Any, operator: Any, container: Any) -> None:
         identity(scope, operator, container)
         return
     if op.kw_args:
-        raise NotImplementedError("a function with arguments")
+        raise NotConvertible("a function with arguments")
     build = Builder(scope, container)
     width = sum(int(variable.type.shape[1]) for variable in operator.inputs)
     _apply(build, op.func, build.columns(operator.inputs, range(width)), operator)
@@ -65,14 +66,14 @@ def target(scope: Any, operator: Any, container: Any) -> None:
     source = build.columns(operator.inputs, [0])
     if isinstance(transformer, FunctionTransformer):
         if transformer.inv_kw_args:
-            raise NotImplementedError("a function with arguments")
+            raise NotConvertible("a function with arguments")
         _apply(build, transformer.inverse_func, source, operator)
     elif type(transformer) is StandardScaler:
         scale = build.constant(np.ones(1) if transformer.scale_ is None else transformer.scale_)
         mean = build.constant(np.zeros(1) if transformer.mean_ is None else transformer.mean_)
         _give(build, build.add("Add", [build.add("Mul", [source, scale]), mean]), operator)
     else:
-        raise NotImplementedError(f"a target that was transformed by {type(transformer).__name__}")
+        raise NotConvertible(f"a target that was transformed by {type(transformer).__name__}")
 
 
 def target_parser(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:
@@ -90,7 +91,7 @@ def target_parser(scope: Any, model: Any, inputs: Any, custom_parsers: Any = Non
 
 def _apply(build: Builder, what: Any, source: str, operator: Any) -> None:
     if what not in (None, *FUNCTIONS):
-        raise NotImplementedError(f"the function {getattr(what, '__name__', what)}")
+        raise NotConvertible(f"the function {getattr(what, '__name__', what)}")
     if what is not None:
         found = FUNCTIONS[what](build, source)
         # What comes after it may refuse an infinity, or make a number of it that looks well; NaN stays what it is.

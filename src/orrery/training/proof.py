@@ -18,8 +18,9 @@ from orrery.errors import OrreryError
 from orrery.pipeline.compiled import Compiled, apart
 from orrery.pipeline.manifest import FloatArray, Manifest
 from orrery.pipeline.verdict import Column, Proof, Sample, Verdict
-from orrery.training.convert import Graph, NotConvertible
+from orrery.training.convert import Graph
 from orrery.training.hard_rows import KNOWN, Tag, hard_rows
+from orrery.training.refusal import NotConvertible
 from orrery.training.sight import Sight, plain
 
 TOLERANCE = {"binary": 1e-6, "multiclass": 1e-6, "regression": 1e-5}

@@ -14,7 +14,8 @@ from orrery.pipeline.compiled import Compiled, Unproven
 from orrery.pipeline.manifest import FloatArray
 from orrery.pipeline.predictor import Predictor, arrays_of
 from orrery.pipeline.verdict import EXACT, Column
-from orrery.training.convert import NotConvertible, by_name
+from orrery.training.convert import by_name
+from orrery.training.refusal import NotConvertible
 
 ROWS = 2048
 """So many untouched rows are compared at most."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from orrery.training.refusal import NotConvertible
 from orrery.training.trees import DOUBLE, Builder, Forest, label, shares
 
 
@@ -24,7 +25,7 @@ def decision_trees(scope: Any, operator: Any, container: Any) -> None:
 
     model, build = operator.raw_operator, Builder(scope, container)
     if model.n_outputs_ != 1:
-        raise NotImplementedError(f"{model.n_outputs_} targets")
+        raise NotConvertible(f"{model.n_outputs_} targets")
     width = len(model.classes_) if is_classifier(model) else 1
     members = getattr(model, "estimators_", [model])
     forest = Forest(width)

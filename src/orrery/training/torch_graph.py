@@ -15,15 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orrery.errors import OrreryError
 from orrery.pipeline.torch_module import DECLARED, FORWARD, dtype_of, is_module
+from orrery.training.refusal import NotConvertible
 
 if TYPE_CHECKING:
     import onnx
-
-
-class NotExported(OrreryError):
-    """There is no graph of this module."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +53,13 @@ def exported(ending: Ending, width: int, opset: int) -> onnx.ModelProto:
 
     Raises
     ------
-    NotExported
+    NotConvertible
         If PyTorch cannot, with its reason.
     """
     import torch
 
     if ending.precision == "another":
-        raise NotExported(f"it computes with {dtype_of(ending.module)}")
+        raise NotConvertible(f"it computes with {dtype_of(ending.module)}")
     module = copy.deepcopy(ending.module).cpu().eval()
     example = torch.zeros(
         (3, width), dtype=dtype_of(module)
@@ -82,9 +78,9 @@ def exported(ending: Ending, width: int, opset: int) -> onnx.ModelProto:
                 verbose=False,
             )
     except ModuleNotFoundError as error:
-        raise NotExported(f"{error.name} is not installed, which PyTorch exports with") from None
+        raise NotConvertible(f"{error.name} is not installed, which PyTorch exports with") from None
     except Exception as error:  # of half a dozen classes, the reason at the end of a chain of them
-        raise NotExported(f"PyTorch cannot export it: {_reason(error)}") from error
+        raise NotConvertible(f"PyTorch cannot export it: {_reason(error)}") from error
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
     _of_one_column(proto)
@@ -114,11 +110,11 @@ def join(proto: onnx.ModelProto, tail: onnx.ModelProto) -> None:
 
 
 def width_of(proto: onnx.ModelProto) -> int:
-    """How many columns the first output has; raises NotExported where the graph does not say."""
+    """How many columns the first output has; raises NotConvertible where the graph does not say."""
     shape = proto.graph.output[0].type.tensor_type.shape
     width = int(shape.dim[1].dim_value) if len(shape.dim) == 2 else 0
     if not width:
-        raise NotExported("the number of columns that its last transformer gives is not known")
+        raise NotConvertible("the number of columns that its last transformer gives is not known")
     return width
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from orrery.training.refusal import NotConvertible
+
 MARK = "compared_in_double_precision"
 """In the names of these nodes: other ensembles compare in single precision (see :mod:`orrery.training.convert`)."""
 MOST_NODES = 500_000
@@ -39,7 +41,7 @@ class Forest:
         from onnx import helper
 
         if len(self.nodes) > MOST_NODES:
-            raise NotImplementedError(f"{len(self.nodes):,} nodes, more than {MOST_NODES:,}")
+            raise NotConvertible(f"{len(self.nodes):,} nodes, more than {MOST_NODES:,}")
         trees, places, modes, features, values, yes, no, missing = zip(*self.nodes, strict=True)
         leaf_trees, leaf_places, outputs, weights = zip(*self.leaves, strict=True)
 

@@ -9,6 +9,7 @@ from typing import Any
 from orrery.app import Orrery
 from orrery.errors import NotFound
 from orrery.timeline.event import Event
+from orrery.timeline.standing import standing
 from orrery.timeline.state import Approval, ModelState, Version
 from orrery.web import wire
 from orrery.web.reading import TELLING, newest, version_answers
@@ -113,7 +114,7 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         model=name,
         number=number,
         version=next(one for one in version_answers(model) if one.number == number),
-        status=_status(model, version),
+        status=standing(model, version),
         standings=_standings(model, version),
         gates=[_gate(version, gate, verdict) for gate, verdict in version.gates.items()],
         segments=list(segments.get("segments") or []),
@@ -144,30 +145,6 @@ def _run_url(run: Any) -> str:
     from urllib.parse import quote
 
     return f"/mlflow/#/experiments/0/runs/{quote(str(run), safe='')}" if run else ""
-
-
-def _status(model: ModelState, version: Version) -> str:
-    answers = [lane.environment for lane in model.lanes.values() if lane.champion == version.number]
-    if version.deleted:
-        return f"deleted by {version.deleted['by']}: {version.deleted['why']}"
-    waits = [place for one, place, _ in model.waiting() if one.number == version.number]
-    if answers:
-        tail = f"; waits for a review before {waits[0]}" if waits else ""
-        return f"champion of {' and '.join(reversed(answers))}{tail}"
-    for lane in model.lanes.values():
-        if version.number in lane.challengers:
-            return f"runs beside the champion of {lane.environment} ({lane.challengers[version.number].standing})"
-    if version.rejected:
-        return f"rejected: {version.rejected}"
-    if version.failed:
-        return f"failed: {version.failed}"
-    if version.passed is None:
-        return "waits for the gates"
-    if not version.released:
-        return "refused by the gates"
-    if waits:
-        return f"waits for a review before {waits[0]}"
-    return "retired" if version.left else "released"
 
 
 def _standings(model: ModelState, version: Version) -> list[Standing]:
