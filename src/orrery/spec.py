@@ -11,6 +11,7 @@ import difflib
 import graphlib
 import itertools
 import tomllib
+from datetime import timedelta
 from typing import Annotated, Any, get_args
 
 import msgspec
@@ -34,6 +35,9 @@ METRICS = {
     "regression": (*LOSSES["regression"], "r2"),
 }
 """Metrics that a gate can limit, by task."""
+
+ALL = "all"
+"""The window that every row is in."""
 
 RESERVED = frozenset(("api", "data", "docs", "git", "index", "issues", "mlflow", "reviews", "schema", "static"))
 """Names that no model can have."""
@@ -210,6 +214,13 @@ class Triggers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = False
     cost: Cost = Cost()
     probe: Annotated[Share, Meta(description="Share of the rows that a probe is trained on.")] = 0.125
+    windows: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Rows that a refresh may learn from: ["all", "90d", "31d"]. A probe of each decides, and what '
+            "is within the noise goes to the longest; none: [rollout.refresh] window."
+        ),
+    ] = ()
     drift: Annotated[bool, Meta(description="Inputs or calibration drifted.")] = True
     decay: Annotated[bool, Meta(description="The loss on matured labels grew.")] = True
     monitors: Annotated[
@@ -402,6 +413,22 @@ def _with_defaults(spec: Spec) -> Spec:
     return replace(spec, rollout=rollout, gates=gates, environments=_in_order(spec.environments))
 
 
+def window_length(window: str) -> timedelta | None:
+    """Return how old a row of a window may be at most; None where every row is in it.
+
+    Raises
+    ------
+    NotUnderstood
+        If the text is no window.
+
+    Examples
+    --------
+    >>> window_length("31d"), window_length("all"), window_length("0s")
+    (datetime.timedelta(days=31), None, None)
+    """
+    return (parse_duration(window) or None) if window != ALL else None
+
+
 def _in_order(environments: dict[str, Environment]) -> dict[str, Environment]:
     """Put what is needed before what needs it; the order in the file says nothing (JSON would not keep it)."""
     needs = {
@@ -436,6 +463,7 @@ def _check(spec: Spec, source: str) -> None:
         if metric not in LOSSES[task]:
             raise NotUnderstood(f"{source}: [rollout.guardrails] {metric!r} is no loss of a {task} model.")
     _check_durations(spec, source)
+    _check_windows(spec, f"{source}: [triggers] windows = {list(spec.triggers.windows)}")
     for change in CHANGES:
         _check_shares(getattr(spec.rollout, change), f"{source}: [rollout.{change}]")
     _check_environments(spec, source)
@@ -469,6 +497,26 @@ def _check_durations(spec: Spec, source: str) -> None:
     else:
         if not 0 < share < 1:
             raise NotUnderstood(f"{source}: [gates] holdout = {share} is not a share between 0 and 1.")
+
+
+def _check_windows(spec: Spec, place: str) -> None:
+    windows = spec.triggers.windows
+    if not windows:
+        return
+    lengths = [window_length(window) for window in windows]
+    if any(length is None and window != ALL for length, window in zip(lengths, windows, strict=True)):
+        raise NotUnderstood(f"{place} has a window without rows.", todo=f'Write "{ALL}" for every row.')
+    if len(set(lengths)) < len(lengths):
+        raise NotUnderstood(f"{place} has the same window twice.", todo="Name each once.")
+    if len(windows) < 2:
+        raise NotUnderstood(f"{place} leaves nothing to choose.", todo="Name several, or set [rollout.refresh] window.")
+    if window_length(spec.rollout.refresh.window) is not None:
+        raise NotUnderstood(
+            f"{place} and [rollout.refresh] window = {spec.rollout.refresh.window!r} answer the same question.",
+            todo="Leave one out.",
+        )
+    if not spec.model.time:
+        raise NotUnderstood(f"{place} needs [model] time.", todo="Name the column that says when a row happened.")
 
 
 def _check_shares(burden: Burden, place: str) -> None:

@@ -14,6 +14,7 @@ target = "height"
 [data]
 tides = "tides"
 """
+TIMED = SMALLEST.replace("[data]", 'time = "at"\n[data]') + "[triggers]\n"
 
 
 def test_the_smallest_file_has_careful_defaults() -> None:
@@ -50,6 +51,13 @@ def test_environments_follow_their_needs_however_they_are_stored() -> None:
         (SMALLEST + '[gates]\nholdout = "7d"', "needs [model] time"),
         (SMALLEST + '[triggers]\nschedule = "every day"', "cron"),
         (SMALLEST + '[monitors]\nevery = "often"', "length of time"),
+        (TIMED + 'windows = ["all"]', "nothing to choose"),
+        (TIMED + 'windows = ["all", "1w", "7d"]', "the same window twice"),
+        (TIMED + 'windows = ["all", "0s"]', 'Write "all"'),
+        (TIMED + 'windows = ["all", "-3d"]', "length of time"),
+        (TIMED + 'windows = ["all", "a while"]', "length of time"),
+        (TIMED + 'windows = ["all", "7d"]\n[rollout.refresh]\nwindow = "31d"', "the same question"),
+        (SMALLEST + '[triggers]\nwindows = ["all", "7d"]', "needs [model] time"),
         (
             SMALLEST + '[environments.staging]\nneeds = ["production"]\n[environments.production]\nneeds = ["staging"]',
             "each other",

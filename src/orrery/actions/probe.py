@@ -7,22 +7,22 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import polars as pl
 
 from orrery.actions.desk import Desk
 from orrery.actions.gate import blocks_of, unseen_by
 from orrery.actions.references import countable
-from orrery.actions.train import run_project
+from orrery.actions.windows import try_windows
 from orrery.data.predictions import logged
 from orrery.errors import ProjectFailed
 from orrery.monitors.distribution import columns_of
 from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec
 from orrery.stats import FeatureDrift, TableSketch, paired_interval
-from orrery.stats.measure import encode, row_losses
+from orrery.stats.measure import row_losses
 from orrery.timeline.event import Draft
 from orrery.timeline.state import ModelState, Run, Version
 from orrery.triggers.due import Cause, trigger
+from orrery.triggers.windows import ALPHA, Choice
 from orrery.triggers.worth import Worth
 from orrery.types import PRODUCTION, digest, format_instant, parse_duration
 from orrery.workers.action import Action
@@ -43,17 +43,22 @@ def probe(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         asked = _weigh(desk, model, champion, policy, action)
     except ProjectFailed as error:
         return [_held(desk, model, policy, action, f"The probe failed, so nothing is trained: {error}", {})]
-    why, worth = asked
+    why, worth, chosen = asked
     evidence = {} if worth is None else msgspec.to_builtins(worth)
-    if worth is None or not worth.pays:
+    if chosen is not None and policy.triggers.windows:
+        evidence["windows"] = chosen.as_fact()
+    if worth is None or chosen is None or not worth.pays:
         return [_held(desk, model, policy, action, why, evidence)]
     cause = Cause("data", "refresh", why, action.args["mark"], evidence)
     run = digest(f"{model.name}/{cause.mark}/{champion.number}")[:12]
-    return list(trigger(model.name, run, champion.commit, cause, action.args["data"]).drafts)
+    window = chosen.window if policy.triggers.windows else ""
+    return list(trigger(model.name, run, champion.commit, cause, action.args["data"], window=window).drafts)
 
 
-def _weigh(desk: Desk, model: ModelState, champion: Version, policy: Spec, action: Action) -> tuple[str, Worth | None]:
-    """Return what was found, in words, and the arithmetic if it came to that."""
+def _weigh(
+    desk: Desk, model: ModelState, champion: Version, policy: Spec, action: Action
+) -> tuple[str, Worth | None, Choice | None]:
+    """Return what was found, in words, and the arithmetic and the window if it came to that."""
     manifest = read_manifest(desk.artifact(champion))
     newest: int = action.args["data"][manifest.dataset]
     came = f"{manifest.dataset}@v{newest}"
@@ -61,10 +66,11 @@ def _weigh(desk: Desk, model: ModelState, champion: Version, policy: Spec, actio
         learned = model.trained(champion).data[manifest.dataset]
         changed, said = _changed(desk, policy, manifest.dataset, learned, newest)
         if not changed:
-            return f"{came}: {said} Not probed.", None
+            return f"{came}: {said} Not probed.", None, None
         came = f"{came}: {said}"
-    worth = _probed(desk, model, champion, policy, action)
-    return f"{came} {worth.sentence()}", worth
+    worth, chosen = _probed(desk, model, champion, policy, action)
+    which = f" {chosen.sentence()}" if policy.triggers.windows else ""
+    return f"{came}{which} {worth.sentence()}", worth, chosen
 
 
 def _changed(desk: Desk, policy: Spec, name: str, learned: int, newest: int) -> tuple[bool, str]:
@@ -86,34 +92,35 @@ def _changed(desk: Desk, policy: Spec, name: str, learned: int, newest: int) -> 
     return False, f"{len(added):,} new rows are like those before; evidence {evidence:.3g}, and {LOOKS} is asked for."
 
 
-def _probed(desk: Desk, model: ModelState, champion: Version, policy: Spec, action: Action) -> Worth:
-    """Train on a share of the rows, and compare with the champion on the newest labels that neither has seen."""
-    now, data = desk.orrery.clock.now(), action.args["data"]
-    mark = digest(action.key)[:12]
+def _probed(desk: Desk, model: ModelState, champion: Version, policy: Spec, action: Action) -> tuple[Worth, Choice]:
+    """Train on a share of the rows, and compare with the champion on the newest labels that neither has seen.
+
+    Where there are several windows the best probe is compared: so much surer the interval has to be.
+    """
+    now = desk.orrery.clock.now()
     run = Run(
-        id=f"probe-{mark}",
+        id=digest(action.key)[:12],
         at=now,
         reason="data",
         change="refresh",
         commit=champion.commit,
-        data=data,
+        data=action.args["data"],
         why="a probe",
         by="orrery/triggers",
     )
-    out = desk.evidence(model.name, run.id)
-    result = run_project(desk, model, run, policy, out, sample=policy.triggers.probe)
-    rows = pl.read_parquet(out / "holdout.parquet")
-    with desk.model_process(model, champion, unseen_by(model, champion, champion, rows)) as process:
-        theirs = process.predict(rows)
-    labels = encode(rows[policy.model.target].to_list(), read_manifest(out / "artifact").classes)
+    chosen, probe = try_windows(desk, model, run, policy)
+    if probe is None:
+        raise ProjectFailed("; ".join(one.failed for one in chosen.tried))
+    with desk.model_process(model, champion, unseen_by(model, champion, champion, probe.rows)) as process:
+        theirs = process.predict(probe.rows)
     primary = policy.rollout.primary
-    mine = row_losses(primary, np.load(out / "probe_output.npy"), labels)
-    found = paired_interval(row_losses(primary, theirs, labels) - mine, blocks=blocks_of(rows, policy.model.time))
+    gains = row_losses(primary, theirs, probe.labels) - row_losses(primary, probe.outputs, probe.labels)
+    found = paired_interval(gains, ALPHA / len(chosen.tried), blocks_of(probe.rows, policy.model.time))
     recent = logged(desk.orrery.lake, model.name, PRODUCTION, now - timedelta(days=RATE_DAYS), now)
     days = max(parse_duration(policy.triggers.cooldown) / timedelta(days=1), 1.0)
     cost = policy.triggers.cost
-    spent = model.trained(champion).facts.get("cpu_seconds") or result.get("cpu_seconds") or 0.0
-    return Worth(
+    spent = model.trained(champion).facts.get("cpu_seconds") or probe.result.get("cpu_seconds") or 0.0
+    worth = Worth(
         metric=primary,
         gain=found.estimate,
         low=found.low if np.isfinite(found.low) else -1.0,
@@ -123,6 +130,7 @@ def _probed(desk: Desk, model: ModelState, champion: Version, policy: Spec, acti
         hour=cost.training_cpu_hour,
         currency=cost.currency,
     )
+    return worth, chosen
 
 
 def _held(desk: Desk, model: ModelState, policy: Spec, action: Action, why: str, evidence: dict[str, Any]) -> Draft:

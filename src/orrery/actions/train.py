@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from orrery.actions.desk import TRAINING, Desk, limits_of, threads
+from orrery.actions.desk import Desk
+from orrery.actions.project import run_project
 from orrery.actions.repair import repair
-from orrery.errors import ProjectFailed
+from orrery.actions.windows import try_windows
 from orrery.pipeline.artifact import read_manifest
 from orrery.pipeline.verdict import read_verdict
-from orrery.spec import Spec, to_dict
+from orrery.spec import Spec
 from orrery.stats import paired_interval
 from orrery.stats.measure import bound_of, encode, row_losses
 from orrery.timeline.event import Draft
 from orrery.timeline.state import ModelState, Run
+from orrery.triggers.windows import Choice
 from orrery.workers.action import Action
-from orrery.workers.contained import run as run_contained
 
 STEP_FACTS = ("run", "name", "key", "cached", "reason", "seconds", "cpu_seconds")
 
@@ -47,19 +45,24 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
                     data=nothing,
                 )
             ]
-        result = attempt
+        result, window, chosen = attempt, "", None
     else:
-        result = run_project(desk, model, run, spec, out)
+        window, chosen = _window(desk, model, run, spec)
+        result = run_project(desk, model, run, spec, out, window=window)
     champion = model.champion()
-    facts = _facts(model, run, spec, out, result)
+    facts = _facts(model, run, spec, out, result) | {"window": window}
+    if chosen is not None:
+        facts["windows"] = chosen.as_fact()
     pins = ", ".join(f"{name}@v{number}" for name, number in run.data.items())
     how = f"{run.change} of version {champion.number}" if champion else "the first version"
+
+    which = f" {chosen.sentence()}" if chosen is not None else ""
 
     def draft_for(number: int) -> Draft:
         return Draft(
             kind="trained",
             actor="orrery/training",
-            why=f"Version {number} of {run.commit[:7]} on {pins}: {how}, because {run.reason}. {run.why}",
+            why=f"Version {number} of {run.commit[:7]} on {pins}: {how}, because {run.reason}. {run.why}{which}",
             model=model.name,
             version=number,
             data=facts,
@@ -103,60 +106,16 @@ def _facts(model: ModelState, run: Run, spec: Spec, out: Path, result: dict[str,
     }
 
 
-def run_project(desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path, sample: float = 1.0) -> dict[str, Any]:
-    """Run the project's pipeline in its environment, on a share of the rows, and return what it said.
-
-    Raises
-    ------
-    ProjectFailed
-        If it fails.
-    """
-    checkout = desk.checkout(model.name, run.commit)
-    environment = desk.environment(checkout)
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    datasets: dict[str, dict[str, str]] = {}
-    for argument, name in spec.data.items():
-        version = desk.orrery.lake.version(name, run.data[name])
-        datasets[argument] = {
-            "path": str(_exported(desk, name, version.version, version.digest)),
-            "key": version.digest,
-        }
-    window = {"refresh": spec.rollout.refresh.window}.get(run.change, spec.rollout.redesign.window)
-    job = {
-        "checkout": str(checkout),
-        "spec": to_dict(spec),
-        "datasets": datasets,
-        "params": {**spec.pipeline.params, **run.params},
-        "change": run.change,
-        "commit": run.commit,
-        "window": window,
-        "refit": spec.gates.refit and sample == 1.0,
-        "sample": sample,
-        "cache": str(desk.settings.folder("cache")),
-        "environment": environment.frozen,
-        "out": str(out),
-        "seed": 0,
-    }
-    (out / "job.json").write_text(json.dumps(job))
-    finished = run_contained(
-        [environment.python, "-m", TRAINING, out / "job.json"],
-        cwd=out,
-        env={"PYTHONHASHSEED": "0", **_threads(desk), "MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow"},
-        limits=limits_of(spec, spec.resources.wall),
-        log=out / "log.txt",
-        expects=out / "result.json",
-        warm=desk.warm,
-    )
-    if not (out / "result.json").exists():
-        raise ProjectFailed(f"The training {finished.reason or 'left no result'}.", output=finished.tail)
-    result: dict[str, Any] = json.loads((out / "result.json").read_text())
-    if not result.get("ok"):
-        error = result.get("error") or {}
-        step = f"in {error['step']}: " if error.get("step") else ""
-        words = error.get("message") or finished.reason or "unknown"
-        raise ProjectFailed(f"{step}{words}", output="\n".join(error.get("traceback") or []) or finished.tail)
-    return result
+def _window(desk: Desk, model: ModelState, run: Run, spec: Spec) -> tuple[str, Choice | None]:
+    """Return which rows a training learns from, and how that was chosen where it had to be."""
+    if run.window:
+        return run.window, None
+    if run.change != "refresh":
+        return spec.rollout.redesign.window, None
+    if not spec.triggers.windows:
+        return spec.rollout.refresh.window, None
+    chosen, _ = try_windows(desk, model, run, spec)
+    return chosen.window, chosen
 
 
 def _compiled(out: Path, result: dict[str, Any]) -> dict[str, Any]:
@@ -170,22 +129,6 @@ def _row_wise(consistency: dict[str, Any]) -> float | None:
     apart = consistency.get("max_difference")
     told = apart is not None and math.isfinite(apart)
     return apart if told or consistency.get("row_wise", True) else 1e9
-
-
-def _threads(desk: Desk) -> dict[str, str]:
-    """Return how many threads a training may use: workers train at the same time, and threads that wait spin."""
-    return threads(max(1, (os.cpu_count() or 1) // desk.settings.workers))
-
-
-def _exported(desk: Desk, name: str, version: int, key: str) -> Path:
-    """Return a version of a dataset as a file that the project's process can read, made if it is not there."""
-    path = desk.settings.folder("cache") / "datasets" / f"{key}.parquet"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        fresh = path.with_suffix(f".{version}.new")
-        desk.orrery.lake.read(name, version).polars().write_parquet(fresh, compression="lz4")
-        fresh.replace(path)
-    return path
 
 
 def _promised(out: Path, spec: Spec) -> dict[str, Any]:

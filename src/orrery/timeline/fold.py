@@ -124,6 +124,7 @@ def _triggered(state: ModelState, event: Event) -> None:
         by=event.actor,
         mark=data.get("mark", ""),
         params=data.get("params", {}),
+        window=data.get("window", ""),
     )
     if data["reason"] == "push" and data["commit"] in state.commits:
         state.commits[data["commit"]].run = data["run"]

@@ -49,6 +49,8 @@ class Run(msgspec.Struct, kw_only=True):
     by: str
     mark: str = ""
     params: dict[str, Any] = {}
+    window: str = ""
+    """Which rows it learns from, where that was decided before it began."""
     version: int | None = None
     failed: str = ""
     needless: str = ""

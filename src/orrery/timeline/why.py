@@ -237,11 +237,16 @@ class _Reader:
         cached = sum(bool(step.get("cached")) for step in steps)
         seconds, rows = float(facts.get("cpu_seconds") or 0.0), int(facts.get("rows") or 0)
         until = f" until {str(facts['trained_until'])[:10]}" if facts.get("trained_until") else ""
-        says = f"Trained on {rows:,} rows{until} in {seconds:.1f} s of processor time"
+        chosen = facts.get("windows") or {}
+        window = str(facts.get("window") or "")
+        of = f" of the window {window}" if chosen or window not in ("", "0s", "all") else ""
+        says = f"Trained on {rows:,} rows{of}{until} in {seconds:.1f} s of processor time"
         says += f"; {cached} of {len(steps)} steps came from the cache." if steps else "."
         if served := str((facts.get("compiled") or {}).get("sentence", "")):
             says += f" {served}"
-        yield _link(event, "training", says, {"rows": rows, "cpu_seconds": seconds})
+        says += f" {chosen['says']}" if chosen else ""
+        numbers = {"rows": rows, "cpu_seconds": seconds} | ({"windows": chosen["tried"]} if chosen else {})
+        yield _link(event, "training", says, numbers)
 
     def _judged(self) -> Iterator[Link]:
         """What each gate said."""

@@ -65,7 +65,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     change: str = ""
     commit: str = ""
     window: str = "0s"
-    """Only rows this recent by event time; ``0s``: all."""
+    """Only rows this recent by event time; ``all`` or ``0s``: every row."""
     seed: int = 0
     sample: float = 1.0
     """Share of the rows to train on: below 1 it is a probe, of which only what it says is wanted."""
@@ -152,7 +152,7 @@ class Training:
         holdout.write_parquet(out / "holdout.parquet")
         return self._judge(out, manifest, holdout) | {
             "rows": rows.height,
-            "probe_rows": train.height,
+            "probe_rows": learned.height,
             "holdout_rows": holdout.height,
             "trained_until": manifest.trained_until,
             "params": {name: value for step in self.steps for name, value in step["parameters"].items()},

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import polars as pl
 
 from orrery.errors import NotUnderstood
-from orrery.spec import Spec
+from orrery.spec import Spec, window_length
 from orrery.types import parse_duration
 
 _SALT = b"orrery untouched rows 1"
@@ -58,15 +58,15 @@ def split(frame: pl.DataFrame, spec: Spec) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def recent(frame: pl.DataFrame, spec: Spec, window: str) -> pl.DataFrame:
-    """Rows at most `window` older than the newest by event time; all of them for ``"0s"``.
+    """Rows at most `window` older than the newest by event time; all of them for ``"all"`` and ``"0s"``.
 
     Raises
     ------
     NotUnderstood
         If the project names no event time, or it is no time.
     """
-    length = parse_duration(window)
-    if length <= timedelta(0):
+    length = window_length(window)
+    if length is None:
         return frame
     if not spec.model.time:
         raise NotUnderstood(

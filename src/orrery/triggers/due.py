@@ -196,8 +196,9 @@ def trigger(
     *,
     by: str = "orrery/triggers",
     params: dict[str, Any] | None = None,
+    window: str = "",
 ) -> Action:
-    """Return the action that starts a training."""
+    """Return the action that starts a training; ``window`` where it is decided already which rows it learns from."""
     facts = {
         "run": run,
         "reason": cause.reason,
@@ -207,6 +208,7 @@ def trigger(
         "evidence": cause.evidence,
         "mark": cause.mark,
         "params": params or {},
+        **({"window": window} if window else {}),
     }
     draft = Draft(kind="triggered", actor=by, why=cause.why, model=model, data=facts)
     return record(f"trigger:{model}:{run}", draft)

@@ -1,0 +1,88 @@
+"""Run a project's pipeline in its environment, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from orrery.actions.desk import TRAINING, Desk, limits_of, threads
+from orrery.errors import ProjectFailed
+from orrery.spec import Spec, to_dict
+from orrery.timeline.state import ModelState, Run
+from orrery.workers.contained import run as run_contained
+
+
+def run_project(
+    desk: Desk, model: ModelState, run: Run, spec: Spec, out: Path, *, sample: float = 1.0, window: str
+) -> dict[str, Any]:
+    """Run the project's pipeline in its environment, on a share of a window's rows, and return what it said.
+
+    Raises
+    ------
+    ProjectFailed
+        If it fails.
+    """
+    checkout = desk.checkout(model.name, run.commit)
+    environment = desk.environment(checkout)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    datasets: dict[str, dict[str, str]] = {}
+    for argument, name in spec.data.items():
+        version = desk.orrery.lake.version(name, run.data[name])
+        datasets[argument] = {
+            "path": str(_exported(desk, name, version.version, version.digest)),
+            "key": version.digest,
+        }
+    job = {
+        "checkout": str(checkout),
+        "spec": to_dict(spec),
+        "datasets": datasets,
+        "params": {**spec.pipeline.params, **run.params},
+        "change": run.change,
+        "commit": run.commit,
+        "window": window,
+        "refit": spec.gates.refit and sample == 1.0,
+        "sample": sample,
+        "cache": str(desk.settings.folder("cache")),
+        "environment": environment.frozen,
+        "out": str(out),
+        "seed": 0,
+    }
+    (out / "job.json").write_text(json.dumps(job))
+    finished = run_contained(
+        [environment.python, "-m", TRAINING, out / "job.json"],
+        cwd=out,
+        env={"PYTHONHASHSEED": "0", **_threads(desk), "MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow"},
+        limits=limits_of(spec, spec.resources.wall),
+        log=out / "log.txt",
+        expects=out / "result.json",
+        warm=desk.warm,
+    )
+    if not (out / "result.json").exists():
+        raise ProjectFailed(f"The training {finished.reason or 'left no result'}.", output=finished.tail)
+    result: dict[str, Any] = json.loads((out / "result.json").read_text())
+    if not result.get("ok"):
+        error = result.get("error") or {}
+        step = f"in {error['step']}: " if error.get("step") else ""
+        words = error.get("message") or finished.reason or "unknown"
+        raise ProjectFailed(f"{step}{words}", output="\n".join(error.get("traceback") or []) or finished.tail)
+    return result
+
+
+def _threads(desk: Desk) -> dict[str, str]:
+    """Return how many threads a training may use: workers train at the same time, and threads that wait spin."""
+    return threads(max(1, (os.cpu_count() or 1) // desk.settings.workers))
+
+
+def _exported(desk: Desk, name: str, version: int, key: str) -> Path:
+    """Return a version of a dataset as a file that the project's process can read, made if it is not there."""
+    path = desk.settings.folder("cache") / "datasets" / f"{key}.parquet"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        fresh = path.with_suffix(f".{version}.new")
+        desk.orrery.lake.read(name, version).polars().write_parquet(fresh, compression="lz4")
+        fresh.replace(path)
+    return path
