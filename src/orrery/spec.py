@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import graphlib
 import itertools
+import re
 import tomllib
 from datetime import timedelta
 from typing import Annotated, Any, get_args
@@ -74,6 +75,15 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     min: float | None = None
     versus: Annotated[str, Meta(pattern="^(champion)?$")] = ""
     margin: Annotated[float, Meta(ge=0, description="How much worse than the champion is still no worse.")] = 0.0
+
+
+class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A loss of the project's own, of one row: ``def NAME(label, output)`` gives a number, the lower the better."""
+
+    function: Annotated[
+        str, Meta(description="module:function in the project; default: the name, in the module losses.")
+    ] = ""
+    bound: Annotated[float, Meta(gt=0, description="Largest loss of a row; the smallest is 0.")]
 
 
 class SegmentGate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -255,13 +265,6 @@ class Monitors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     decay_tolerance: Annotated[float, Meta(ge=0, description="Growth of the loss that does not matter.")] = 0.02
     calibration_tolerance: Annotated[float, Meta(ge=0, description="Mean error of a probability that is fine.")] = 0.03
     segment_tolerance: Annotated[Share, Meta(description="Share of the requests that may be of other groups.")] = 0.05
-    anomaly_tolerance: Annotated[
-        float, Meta(ge=0, le=0.5, description="Share of requests that may be strange, beyond chance.")
-    ] = 0.01
-    probing_tolerance: Annotated[
-        float,
-        Meta(gt=0, le=0.5, description="Share of requests that may crowd or spread, beyond what is usual."),
-    ] = 0.02
     fairness: Fairness = Fairness()
     off: Annotated[tuple[MonitorName, ...], Meta(description="Monitors that are not wanted.")] = ()
 
@@ -293,6 +296,9 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     model: Model
     data: Annotated[dict[str, str], Meta(min_length=1, description="Argument of the pipeline -> dataset.")]
     pipeline: Pipeline = Pipeline()
+    losses: Annotated[
+        dict[str, Loss], Meta(description="Losses of the project's own, by the name that gates and rollout use.")
+    ] = {}
     gates: Gates = Gates()
     environments: dict[str, Environment] = msgspec.field(default_factory=lambda: dict(DEFAULT_ENVIRONMENTS))
     rollout: Rollout = Rollout()
@@ -355,6 +361,7 @@ def json_schema() -> dict[str, Any]:
     limit = {"$ref": "#/$defs/Limit"}
     for name in sorted({metric for names in METRICS.values() for metric in names}):
         gates["properties"][name] = limit
+    gates["additionalProperties"] = limit  # a loss of the project's own
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "orrery.toml", **schema}
 
 
@@ -364,6 +371,7 @@ def _metrics_inline(fields: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(gates, dict):
         return fields
     known = {metric for names in METRICS.values() for metric in names}
+    known |= set(losses) if isinstance(losses := fields.get("losses"), dict) else set()
     own = {name: limit for name, limit in gates.items() if name in known}
     rest = {name: value for name, value in gates.items() if name not in known}
     if own:
@@ -410,6 +418,7 @@ def _with_defaults(spec: Spec) -> Spec:
     rollout = spec.rollout
     if not rollout.primary:
         rollout = replace(rollout, primary=LOSSES[task][0])
+    losses = {name: replace(loss, function=loss.function or f"losses:{name}") for name, loss in spec.losses.items()}
     gates = spec.gates
     if not gates.metrics:
         gates = replace(gates, metrics={rollout.primary: Limit(versus="champion")})
@@ -417,7 +426,7 @@ def _with_defaults(spec: Spec) -> Spec:
         gates = replace(gates, segments=replace(gates.segments, by=spec.model.segments))
     if not gates.holdout:
         gates = replace(gates, holdout="7d" if spec.model.time else "0.2")
-    return replace(spec, rollout=rollout, gates=gates, environments=_in_order(spec.environments))
+    return replace(spec, losses=losses, rollout=rollout, gates=gates, environments=_in_order(spec.environments))
 
 
 def window_length(window: str) -> timedelta | None:
@@ -454,20 +463,22 @@ def _check(spec: Spec, source: str) -> None:
         raise NotUnderstood(f"{source}: a model cannot be called {spec.model.name!r}: a page has this address.")
     for dataset in spec.data.values():
         check_name(dataset, "name of a dataset")
-    if spec.rollout.primary not in LOSSES[task]:
+    _check_losses(spec, source)
+    losses, metrics = (*LOSSES[task], *spec.losses), (*METRICS[task], *spec.losses)
+    if spec.rollout.primary not in losses:
         raise NotUnderstood(
             f"{source}: [rollout] primary = {spec.rollout.primary!r} is no loss of a {task} model.",
-            todo=f"Use one of {', '.join(LOSSES[task])}.",
+            todo=f"Use one of {', '.join(losses)}, or define it in [losses].",
         )
     for place, names in (("gates", spec.gates.metrics), ("gates.segments.worst", spec.gates.segments.worst)):
         for metric in names:
-            if metric not in METRICS[task]:
+            if metric not in metrics:
                 raise NotUnderstood(
                     f"{source}: [{place}] {metric!r} is no metric of a {task} model.",
-                    todo=f"Use one of {', '.join(METRICS[task])}.",
+                    todo=f"Use one of {', '.join(metrics)}.",
                 )
     for metric in spec.rollout.guardrails:
-        if metric not in LOSSES[task]:
+        if metric not in losses:
             raise NotUnderstood(f"{source}: [rollout.guardrails] {metric!r} is no loss of a {task} model.")
     _check_durations(spec, source)
     _check_windows(spec, f"{source}: [triggers] windows = {list(spec.triggers.windows)}")
@@ -479,6 +490,22 @@ def _check(spec: Spec, source: str) -> None:
 
         if not croniter.is_valid(spec.triggers.schedule):
             raise NotUnderstood(f"{source}: [triggers] schedule = {spec.triggers.schedule!r} is not a cron expression.")
+
+
+def _check_losses(spec: Spec, source: str) -> None:
+    taken = {metric for names in METRICS.values() for metric in names} | set(Gates.__struct_fields__) | {"said", "seen"}
+    for name, loss in spec.losses.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name) or name in taken:
+            raise NotUnderstood(
+                f"{source}: [losses] {name!r} cannot be the name of a loss.",
+                todo="Use lower-case letters, digits and underscores, and no name that orrery has given already.",
+            )
+        module, _, function = loss.function.partition(":")
+        if not all(part.isidentifier() for part in (*module.split("."), function)):
+            raise NotUnderstood(
+                f"{source}: [losses.{name}] function = {loss.function!r} names no function of the project.",
+                todo='Write "module:function".',
+            )
 
 
 def _check_durations(spec: Spec, source: str) -> None:

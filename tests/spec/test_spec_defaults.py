@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tomllib
+
 import jsonschema
 import pytest
 
@@ -34,6 +36,17 @@ def test_what_a_burden_leaves_out_is_the_default_of_its_own_kind(change: str, ke
     assert burden.guard == "3d" and getattr(burden, kept[0]) == kept[1]
 
 
+def test_a_loss_of_the_project_stands_beside_the_known_ones() -> None:
+    text = (
+        SMALLEST + "[losses.missed]\nbound = 10\n[gates]\nmissed = { max = 3 }\nabsolute_error = { max = 1 }\n"
+        '[rollout]\nprimary = "missed"\nguardrails = { absolute_error = 0.1 }\n'
+    )
+    spec = specs.parse(text)
+    assert spec.losses["missed"].function == "losses:missed" and spec.rollout.primary == "missed"
+    assert spec.gates.metrics["missed"].max == 3 and specs.from_dict(specs.to_dict(spec)) == spec
+    jsonschema.validate(tomllib.loads(text), specs.json_schema())
+
+
 def test_environments_follow_their_needs_however_they_are_stored() -> None:
     spec = specs.parse(SMALLEST)
     stored = specs.to_dict(spec)
@@ -51,6 +64,15 @@ def test_environments_follow_their_needs_however_they_are_stored() -> None:
         (SMALLEST + '[gates]\nholdout = "7d"', "needs [model] time"),
         (SMALLEST + '[triggers]\nschedule = "every day"', "cron"),
         (SMALLEST + '[monitors]\nevery = "often"', "length of time"),
+        (SMALLEST + "[losses.missed]\nbound = 0", "bound"),
+        (SMALLEST + "[losses.missed]", "bound"),
+        (SMALLEST + "[losses.brier]\nbound = 1", "cannot be the name of a loss"),
+        (SMALLEST + "[losses.segments]\nbound = 1", "cannot be the name of a loss"),
+        (SMALLEST + '[losses.missed]\nbound = 1\nfunction = "rm -rf:x"', "names no function"),
+        (
+            SMALLEST + '[losses.missed]\nbound = 1\n[rollout]\nprimary = "misst"',
+            "squared_error, missed",
+        ),
         (TIMED + 'windows = ["all"]', "nothing to choose"),
         (TIMED + 'windows = ["all", "1w", "7d"]', "the same window twice"),
         (TIMED + 'windows = ["all", "0s"]', 'Write "all"'),

@@ -134,10 +134,13 @@ class Desk:
 
     def command(self, model: ModelState, version: Version, which: str = "model") -> Command:
         """Return what starts a version in a process of its own."""
-        python, artifact = self.python_of(model.commits[version.commit]), str(self.artifact(version))
-        words = (python, "-m", HOST, artifact, "--which", which)
-        limits = limits_of(model.spec_of(version.commit))
-        return Command(words, str(self.settings.folder("artifacts")), limits, (python, artifact))
+        python, spec = self.python_of(model.commits[version.commit]), model.spec_of(version.commit)
+        return self.command_of(python, self.artifact(version), spec, which)
+
+    def command_of(self, python: str, artifact: Path, spec: Spec, which: str = "model") -> Command:
+        """Return the same for what was trained and is no version yet."""
+        words = (python, "-m", HOST, str(artifact), "--which", which)
+        return Command(words, str(self.settings.folder("artifacts")), limits_of(spec), (python, str(artifact)))
 
     def keep(self, value: Any) -> str:
         """Store a value by its content and return its digest."""

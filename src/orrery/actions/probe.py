@@ -10,11 +10,12 @@ import numpy as np
 
 from orrery.actions.desk import Desk
 from orrery.actions.gate import blocks_of, unseen_by
+from orrery.actions.losses import own_losses_of
 from orrery.actions.references import countable
 from orrery.actions.windows import try_windows
-from orrery.data.arrays import columns_of
 from orrery.data.predictions import logged
 from orrery.errors import ProjectFailed
+from orrery.monitors.distribution import columns_of
 from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec
 from orrery.stats import FeatureDrift, TableSketch, paired_interval
@@ -114,7 +115,8 @@ def _probed(desk: Desk, model: ModelState, champion: Version, policy: Spec, acti
     with desk.model_process(model, champion, unseen_by(model, champion, champion, probe.rows)) as process:
         theirs = process.predict(probe.rows)
     primary = policy.rollout.primary
-    gains = row_losses(primary, theirs, probe.labels) - row_losses(primary, probe.outputs, probe.labels)
+    with own_losses_of(desk, model, champion) as own:
+        gains = row_losses(primary, theirs, probe.labels, own=own) - probe.losses
     found = paired_interval(gains, ALPHA / len(chosen.tried), blocks_of(probe.rows, policy.model.time))
     recent = logged(desk.orrery.lake, model.name, PRODUCTION, now - timedelta(days=RATE_DAYS), now)
     days = max(parse_duration(policy.triggers.cooldown) / timedelta(days=1), 1.0)

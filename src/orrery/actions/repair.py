@@ -68,7 +68,7 @@ def repair(desk: Desk, model: ModelState, spec: Spec, out: Path) -> dict[str, An
     return {
         "params": {"slope": round(slope, 6), "intercept": round(intercept, 6), "days": days, "rows": len(rows)},
         "repair": [slope, intercept],
-        "metrics": {spec.rollout.primary: metric(spec.rollout.primary, outputs, seen[cut:])},
+        "metrics": {name: metric(name, outputs, seen[cut:]) for name in {spec.rollout.primary} - set(spec.losses)},
         "rows": len(rows),
         "cpu_seconds": 0.0,
         "seconds": 0.0,

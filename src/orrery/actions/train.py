@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from orrery.actions.desk import Desk
+from orrery.actions.losses import own_losses
 from orrery.actions.project import run_project
 from orrery.actions.repair import repair
 from orrery.actions.windows import try_windows
@@ -17,7 +18,7 @@ from orrery.pipeline.artifact import read_manifest
 from orrery.pipeline.verdict import read_verdict
 from orrery.spec import Spec
 from orrery.stats import paired_interval
-from orrery.stats.measure import bound_of, encode, row_losses
+from orrery.stats.measure import Own, bound_of, encode, row_losses
 from orrery.timeline.event import Draft
 from orrery.timeline.state import ModelState, Run
 from orrery.triggers.windows import Choice
@@ -50,7 +51,10 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         window, chosen = _window(desk, model, run, spec)
         result = run_project(desk, model, run, spec, out, window=window)
     champion = model.champion()
-    facts = _facts(model, run, spec, out, result) | {"window": window}
+    with own_losses(desk, spec, desk.python_of(model.commits[run.commit]), out / "artifact") as own:
+        promised = _promised(out, spec, own)
+    result["metrics"] = {**(result.get("metrics") or {}), **promised.pop("metrics")}
+    facts = _facts(model, run, spec, out, result) | promised | {"window": window}
     if chosen is not None:
         facts["windows"] = chosen.as_fact()
     pins = ", ".join(f"{name}@v{number}" for name, number in run.data.items())
@@ -100,7 +104,6 @@ def _facts(model: ModelState, run: Run, spec: Spec, out: Path, result: dict[str,
         "uses_target": (result.get("consistency") or {}).get("uses_target") or [],
         "steps": [{name: step.get(name) for name in STEP_FACTS} for step in result.get("steps") or []],
         "row_wise": _row_wise(result.get("consistency") or {}),
-        **_promised(out, spec),
         "compiled": _compiled(out, result),
         "lock": (model.commits[run.commit].built or {}).get("lock", ""),
     }
@@ -131,7 +134,7 @@ def _row_wise(consistency: dict[str, Any]) -> float | None:
     return apart if told or consistency.get("row_wise", True) else 1e9
 
 
-def _promised(out: Path, spec: Spec) -> dict[str, Any]:
+def _promised(out: Path, spec: Spec, own: Own) -> dict[str, Any]:
     """Return what the version promises: its loss on untouched rows, with the largest error that will count."""
     manifest = read_manifest(out / "artifact")
     rows = pl.read_parquet(out / "holdout.parquet")
@@ -140,11 +143,13 @@ def _promised(out: Path, spec: Spec) -> dict[str, Any]:
     primary = spec.rollout.primary
     scale = 1.0
     if spec.model.task == "regression":
-        scale = float(np.quantile(row_losses(primary, outputs, labels), 0.99)) or 1.0
-    losses = row_losses(primary, outputs, labels, cap=bound_of(primary, scale))
+        error = primary if primary not in own else "absolute_error"
+        scale = float(np.quantile(row_losses(error, outputs, labels), 0.99)) or 1.0
+    losses = row_losses(primary, outputs, labels, cap=bound_of(primary, scale, own), own=own)
     interval = paired_interval(losses)
     high = interval.high if np.isfinite(interval.high) else float(losses.mean())
-    return {"classes": list(manifest.classes), "scale": scale, "expected_loss": high}
+    means = {name: float(row_losses(name, outputs, labels, own=own).mean()) for name in own}
+    return {"classes": list(manifest.classes), "scale": scale, "expected_loss": high, "metrics": means}
 
 
 def _flat(params: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

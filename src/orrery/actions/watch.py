@@ -8,6 +8,7 @@ import msgspec
 import polars as pl
 
 from orrery.actions.desk import Desk, owner_of
+from orrery.actions.losses import own_losses_of
 from orrery.actions.references import references
 from orrery.data.log import PredictionLog
 from orrery.data.predictions import logged, matured
@@ -48,7 +49,9 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         expected_loss=float(champion.facts.get("expected_loss") or float("nan")),
         scale=float(champion.facts.get("scale") or 1.0),
     )
-    found = look(view, desk.kept(lane.monitors) if lane.monitors else {})
+    with own_losses_of(desk, model, champion) as own:
+        view = msgspec.structs.replace(view, own=own)
+        found = look(view, desk.kept(lane.monitors) if lane.monitors else {})
     return _written(desk, model, action, found, len(requests), len(everything))
 
 
@@ -129,16 +132,16 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         policy = _on_guard(policy)
     classes = list(champion.facts.get("classes") or [])
     scale = float(champion.facts.get("scale") or 1.0)
-    alpha = level_of(challenger, policy)
-    if challenger.role == "arm":
-        expected = float(champion.facts.get("expected_loss") or 0.0)
-        units = _units(desk, model, action.environment, challenger, rows, lane.champion)
-        found = look_at_arm(
-            challenger.state, units, policy, classes, challenger.share, scale=scale, expected=expected, alpha=alpha
-        )
-    else:
-        pairs = _pairs(rows, lane.champion, challenger.version, policy)
-        found = compare_once(challenger.state, pairs, policy, classes, until, scale=scale, alpha=alpha)
+    told: dict[str, Any] = {"scale": scale, "alpha": level_of(challenger, policy)}
+    before = challenger.state
+    with own_losses_of(desk, model, model.champion() or champion) as own:  # whose project file is the policy
+        if challenger.role == "arm":
+            expected = float(champion.facts.get("expected_loss") or 0.0)
+            units = _units(desk, model, action.environment, challenger, rows, lane.champion)
+            found = look_at_arm(before, units, policy, classes, challenger.share, expected=expected, own=own, **told)
+        else:
+            pairs = _pairs(rows, lane.champion, challenger.version, policy)
+            found = compare_once(before, pairs, policy, classes, until, own=own, **told)
     effect = (
         "no labelled pairs yet" if found.effect is None else f"challenger better by {found.effect:.4f} on {found.n}"
     )

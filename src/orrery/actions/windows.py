@@ -12,6 +12,7 @@ import polars as pl
 
 from orrery.actions.desk import Desk
 from orrery.actions.gate import blocks_of
+from orrery.actions.losses import own_losses
 from orrery.actions.project import run_project
 from orrery.errors import ProjectFailed
 from orrery.pipeline.artifact import read_manifest
@@ -25,11 +26,12 @@ from orrery.triggers.windows import Choice, candidates, pick
 
 @dataclass(frozen=True)
 class Sample:
-    """What a probe left: the untouched rows, their labels as numbers, its answers, and what the training said."""
+    """What a probe left: the untouched rows, labels as numbers, its answers and losses, and what the training said."""
 
     rows: pl.DataFrame
     labels: FloatArray
     outputs: FloatArray
+    losses: FloatArray
     result: dict[str, Any]
 
 
@@ -61,7 +63,10 @@ def _probed(desk: Desk, model: ModelState, run: Run, spec: Spec, window: str) ->
         result = run_project(desk, model, attempt, spec, out, sample=spec.triggers.probe, window=window)
         rows = pl.read_parquet(out / "holdout.parquet")
         labels = encode(rows[spec.model.target].to_list(), read_manifest(out / "artifact").classes)
-        return Sample(rows, labels, np.load(out / "probe_output.npy"), result)
+        outputs = np.load(out / "probe_output.npy")
+        with own_losses(desk, spec, desk.python_of(model.commits[run.commit]), out / "artifact") as own:
+            losses = row_losses(spec.rollout.primary, outputs, labels, own=own)
+        return Sample(rows, labels, outputs, losses, result)
     finally:
         shutil.rmtree(out, ignore_errors=True)  # a probe is no version: what it showed is on the timeline
 
@@ -69,7 +74,7 @@ def _probed(desk: Desk, model: ModelState, run: Run, spec: Spec, window: str) ->
 def _compared(samples: dict[str, Sample], failed: dict[str, str], spec: Spec, shortest: str) -> Choice:
     some = next(iter(samples.values()))
     places = recent(some.rows.with_row_index("_place"), spec, shortest)["_place"].to_numpy()
-    losses = {name: row_losses(spec.rollout.primary, one.outputs, one.labels)[places] for name, one in samples.items()}
+    losses = {name: one.losses[places] for name, one in samples.items()}
     blocks = blocks_of(some.rows, spec.model.time)
     learned = {name: int(one.result["probe_rows"]) for name, one in samples.items()}
     return pick(losses, learned, spec.rollout.primary, None if blocks is None else blocks[places], failed)

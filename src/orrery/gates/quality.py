@@ -24,7 +24,7 @@ def judge(name: str, limit: Limit, evidence: Evidence) -> Verdict:
     difference lies wholly on the wrong side of the margin; a difference that may be chance does not refuse. The
     interval is over independent blocks where the rows come in blocks.
     """
-    value = metric(name, evidence.outputs, evidence.labels)
+    value = metric(name, evidence.outputs, evidence.labels, evidence.own)
     numbers: dict[str, object] = {"value": value, "rows": len(evidence.labels)}
     if len(evidence.labels) < LEAST or math.isnan(value):
         rows = f"{name} on {len(evidence.labels)} untouched rows"
@@ -58,7 +58,8 @@ def compare(name: str, evidence: Evidence) -> tuple[Interval, dict[str, float]]:
     All are in the unit of the metric.
     """
     assert evidence.champion is not None
-    mine, theirs = (row_values(name, outputs, evidence.labels) for outputs in (evidence.outputs, evidence.champion))
+    asked = (evidence.outputs, evidence.champion)
+    mine, theirs = (row_values(name, outputs, evidence.labels, evidence.own) for outputs in asked)
     better = mine - theirs if higher_is_better(name) else theirs - mine
     gain = paired_interval(better, blocks=enough_blocks(evidence.blocks))
     return gain, {"champion": float(theirs.mean()), "gain": gain.estimate, "low": gain.low, "high": gain.high}

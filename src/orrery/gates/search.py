@@ -54,8 +54,8 @@ def judge(evidence: Evidence) -> Verdict | None:
     if not rules.search or evidence.champion is None:
         return None
     primary = evidence.spec.rollout.primary
-    gains = row_losses(primary, evidence.champion, evidence.labels)
-    gains = np.asarray(gains - row_losses(primary, evidence.outputs, evidence.labels))
+    gains = row_losses(primary, evidence.champion, evidence.labels, own=evidence.own)
+    gains = np.asarray(gains - row_losses(primary, evidence.outputs, evidence.labels, own=evidence.own))
     found_in = _half(len(gains), evidence.blocks)
     conditions = list(_conditions(evidence, found_in))
     worse = -(gains + rules.margin)

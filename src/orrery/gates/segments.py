@@ -67,10 +67,10 @@ def _one(
     undefined: list[str] = []
     labels, outputs = evidence.labels[rows], evidence.outputs[rows]
     blocks = None if evidence.blocks is None else enough_blocks(evidence.blocks[rows])
-    mine = row_losses(primary, outputs, labels)
+    mine = row_losses(primary, outputs, labels, own=evidence.own)
     facts: dict[str, float | None] = {"loss": float(mine.mean())}
     for metric, limit in rules.worst.items():
-        values = row_values(metric, outputs, labels)
+        values = row_values(metric, outputs, labels, evidence.own)
         if not np.isfinite(values).all():
             undefined.append(metric)
             continue
@@ -79,7 +79,7 @@ def _one(
             sign = "<" if higher_is_better(metric) else ">"
             refused.append(f"{metric} {values.mean():.4g} {sign} {limit:g} (n={len(rows)})")
     if evidence.champion is not None:
-        theirs = row_losses(primary, evidence.champion[rows], labels)
+        theirs = row_losses(primary, evidence.champion[rows], labels, own=evidence.own)
         gain = paired_interval(theirs - mine, alpha=alpha, blocks=blocks)
         ends = {"low": gain.low, "high": gain.high}
         facts |= {"champion": float(theirs.mean()), "gain": gain.estimate}

@@ -10,6 +10,7 @@ import polars as pl
 
 from orrery.spec import Spec
 from orrery.stats.checks import FloatArray
+from orrery.stats.measure import NONE, Own
 
 Outcome = Literal["passed", "refused", "insufficient"]
 
@@ -52,6 +53,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         columns that requests lack; None where there is no log yet.
     row_wise : largest difference between features of a row alone and among others; None where there are none.
     uses_target : features that change when the target is hidden from them.
+    own : losses of the project's own.
     """
 
     spec: Spec
@@ -67,3 +69,4 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     replayed: tuple[FloatArray, FloatArray, list[str]] | None = None
     row_wise: float | None = None
     uses_target: tuple[str, ...] = ()
+    own: Own = NONE

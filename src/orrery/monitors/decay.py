@@ -36,7 +36,7 @@ class DecayMonitor(Monitor):
     @classmethod
     def resume(cls, view: View, state: dict[str, Any]) -> DecayMonitor:
         """Return the monitor as it was, or a new one."""
-        bound = bound_of(view.spec.rollout.primary, view.scale)
+        bound = bound_of(view.spec.rollout.primary, view.scale, view.own)
         if state:
             return cls(MeanDetector.from_state(state["detector"]), state["bound"])
         rules = view.spec.monitors
@@ -78,7 +78,7 @@ class DecayMonitor(Monitor):
             return f"{len(rows)} matured labels say nothing; {LEAST} are asked for."
         outputs = np.asarray(rows["output"].to_list(), dtype=np.float64)
         labels = encode(rows["label"].to_list(), view.classes)
-        return row_losses(view.spec.rollout.primary, outputs, labels, cap=self.bound)
+        return row_losses(view.spec.rollout.primary, outputs, labels, cap=self.bound, own=view.own)
 
     def words(self, mean: float, rows: int, view: View, *, alarm: bool) -> str:
         """Return what was found, as a sentence."""

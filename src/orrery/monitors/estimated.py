@@ -36,7 +36,8 @@ class EstimatedMonitor(DecayMonitor):
         if view.calibration is None:
             return "The untouched rows are too few to calibrate the probabilities on, or of one class."
         outputs = np.asarray(answers, dtype=np.float64)
-        return expected_losses(view.spec.rollout.primary, outputs, view.calibration, cap=self.bound)
+        primary = view.spec.rollout.primary
+        return expected_losses(primary, outputs, view.calibration, cap=self.bound, own=view.own)
 
     def words(self, mean: float, rows: int, view: View, *, alarm: bool) -> str:
         """Return what was found, as a sentence."""

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from orrery.data.arrays import columns_of
-from orrery.monitors.distribution import DistributionMonitor
+from orrery.monitors.distribution import DistributionMonitor, columns_of
 from orrery.monitors.monitor import View
 from orrery.stats import Look, TableSketch
 

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from orrery.monitors.anomalies import AnomalyMonitor
 from orrery.monitors.calibration import CalibrationMonitor
 from orrery.monitors.decay import DecayMonitor
 from orrery.monitors.estimated import EstimatedMonitor
@@ -17,7 +16,6 @@ from orrery.monitors.features import FeatureMonitor
 from orrery.monitors.joint import JointMonitor
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.predictions import PredictionMonitor
-from orrery.monitors.probing import ProbingMonitor
 from orrery.monitors.segments import SegmentMonitor
 from orrery.spec import METRICS
 from orrery.stats.measure import encode, metric
@@ -31,8 +29,6 @@ MONITORS: tuple[type[Monitor], ...] = (
     EstimatedMonitor,
     FairnessMonitor,
     JointMonitor,
-    AnomalyMonitor,
-    ProbingMonitor,
 )
 CALM_LOOKS = 3  # looks within the tolerance after which an alarm's cause counts as gone
 
@@ -85,7 +81,8 @@ def _metrics(view: View) -> dict[str, float]:
         return {}
     outputs = np.asarray(rows["output"].to_list(), dtype=np.float64)
     labels = encode(rows["label"].to_list(), view.classes)
-    found = {name: metric(name, outputs, labels) for name in METRICS[view.spec.model.task]}
+    names = (*METRICS[view.spec.model.task], *view.own)
+    found = {name: metric(name, outputs, labels, view.own) for name in names}
     if view.spec.model.task == "binary":
         found["said"] = float(outputs[:, 0].mean())
         found["seen"] = float(labels.mean())

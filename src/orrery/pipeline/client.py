@@ -158,6 +158,21 @@ class ModelProcess:
         answer = self._asked("time", columns=columns, n=count)
         return float(answer["seconds"]), bool(answer["compiled"])
 
+    def loss(
+        self, function: str, bound: float, outputs: npt.NDArray[np.float64], labels: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Have the loss of each row computed by the project's function, as :mod:`orrery.pipeline.own_loss` says.
+
+        Raises
+        ------
+        ProjectFailed
+            If the function fails or leaves its range, or takes the process with it.
+        """
+        flat = [np.ascontiguousarray(values, dtype="<f8").tobytes() for values in (outputs, labels)]
+        width = int(outputs.shape[1])
+        answer = self._asked("loss", function=function, bound=bound, outputs=flat[0], width=width, labels=flat[1])
+        return np.frombuffer(answer["output"], dtype="<f8")
+
     def _ask(self, op: str, frame: pl.DataFrame) -> dict[str, Any]:
         return self._asked(op, arrow=frame.write_ipc_stream(None).getvalue())
 

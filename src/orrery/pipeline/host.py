@@ -9,6 +9,8 @@ each request::
 
     {"id": 3, "op": "explain", "columns": {...}, "n": 1}         ->  {"id": 3, "explanation": {...}, "output": [], ...}
     {"id": 4, "op": "time", "columns": {...}, "n": 1}            ->  {"id": 4, "seconds": 0.1, "compiled": true, ...}
+    {"id": 5, "op": "loss", "function": "losses:missed", "bound": 10.0, "outputs": b"...", "width": 1, "labels": b"..."}
+                                                                 ->  {"id": 5, "output": b"(float64)", ...}
 
 with ``"width"`` (columns of the output), ``"missing"`` and ``"extra"`` (columns not sent, and not expected); or
 ``{"id": 1, "error": {"kind": "rows" | "project" | "absent", "what": ..., "column": ..., "row": ...}}`` (``absent``: a
@@ -87,6 +89,8 @@ def main(argv: list[str]) -> int:
         elif request.get("op") == "time":
             timing = timing or _timing(predictor, artifact)
             answer = _timed(timing, request)
+        elif request.get("op") == "loss":
+            answer = _lost(predictor, request)
         else:
             answer = _answer(predictor, request, explain)
         _write(answers, encoder.encode(answer | {"cpu": time.process_time() - began_cpu}))
@@ -150,6 +154,23 @@ def _timed(timing: Timing, request: dict[str, Any]) -> dict[str, Any]:
     except ProjectFailed as error:
         return {"id": number, "error": {"kind": "project", "what": str(error), "column": "", "row": None}}
     return {"id": number, "seconds": seconds, "compiled": compiled, "output": [], "missing": (), "extra": ()}
+
+
+def _lost(predictor: Predictor, request: dict[str, Any]) -> dict[str, Any]:
+    import numpy as np
+
+    from orrery.errors import ProjectFailed
+    from orrery.pipeline.own_loss import own_losses
+
+    number = request["id"]
+    outputs = np.frombuffer(request["outputs"], dtype="<f8").reshape(-1, request["width"])
+    labels = np.frombuffer(request["labels"], dtype="<f8")
+    place = (request["function"], request["bound"])
+    try:
+        losses = own_losses(predictor.checkout, predictor.manifest, *place, outputs, labels)
+    except ProjectFailed as error:
+        return {"id": number, "error": {"kind": "project", "what": str(error), "column": "", "row": None}}
+    return {"id": number, "output": losses.tobytes(), "missing": (), "extra": ()}
 
 
 def _answer(predictor: Predictor, request: dict[str, Any], explain: Explain) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Predictor:
         self._compiled = compiled
         self.warning = ""
         """Why its compiled model is not used, though there is one."""
-        self._checkout = checkout
+        self.checkout = checkout
         self._steps = [steps[name] for name in manifest.live]
         self._alone = checkout.active() if alone else None
         if self._alone is not None:
@@ -150,7 +150,7 @@ class Predictor:
                 return self._compiled.of_features(arrays_of(given), count)
             except Unproven:
                 pass  # the model itself knows what to say
-        return outputs(self.model, given, count, self.manifest, self._checkout.root)
+        return outputs(self.model, given, count, self.manifest, self.checkout.root)
 
     def features(self, rows: pl.DataFrame) -> Any:
         """What the model sees of these rows; raises as :meth:`predict`."""
@@ -166,7 +166,7 @@ class Predictor:
         if [step.name for step in self._steps] != [self.manifest.features]:
             return not self._steps
         (step,) = self._steps
-        source = self._checkout.sources.get(step.function.__code__.co_filename, b"")
+        source = self.checkout.sources.get(step.function.__code__.co_filename, b"")
         return only_selects(step.function, source, self.manifest.rows_input)
 
     def features_unhidden(self, rows: pl.DataFrame) -> Any:
@@ -177,11 +177,11 @@ class Predictor:
     @property
     def root(self) -> Path:
         """The folder of its code, for naming its lines in errors."""
-        return self._checkout.root
+        return self.checkout.root
 
     def active(self) -> Any:
         """A context in which the project's modules are those of this version."""
-        return self._checkout.active() if self._alone is None else nullcontext()
+        return self.checkout.active() if self._alone is None else nullcontext()
 
     def _features(self, frame: pl.DataFrame) -> Any:
         values = {**self._kept, self.manifest.rows_input: frame}
@@ -194,7 +194,7 @@ class Predictor:
                 values[step.name] = step.function(*ordered, **arguments)
             except _FAILURES as error:
                 raise ProjectFailed(
-                    f"The step {step.name} failed on rows to predict: {describe(error, self._checkout.root)}",
+                    f"The step {step.name} failed on rows to predict: {describe(error, self.checkout.root)}",
                     todo="It gets rows as they are when a prediction is asked for: without the target, values missing.",
                 ) from error
         found = values[self.manifest.features]

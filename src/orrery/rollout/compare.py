@@ -15,7 +15,7 @@ import polars as pl
 
 from orrery.spec import Spec
 from orrery.stats import PairedTest, level, randomised_differences
-from orrery.stats.measure import bound_of, encode, row_losses
+from orrery.stats.measure import NONE, Own, bound_of, encode, row_losses
 from orrery.stats.paired import Kind
 from orrery.timeline.state import Challenger
 from orrery.types import parse_duration, parse_instant
@@ -62,6 +62,7 @@ def look(
     *,
     scale: float = 1.0,
     alpha: float | None = None,
+    own: Own = NONE,
 ) -> Comparison:
     """Take in the pairs whose labels became final since the last look.
 
@@ -75,17 +76,18 @@ def look(
     until : time of this look; a block ends a label delay after its last instant.
     scale : largest error that counts, for regressions.
     alpha : risk of a wrong proof, of :func:`level_of`; None is the policy's.
+    own : losses of the project's own.
     """
     tests = (
         {name: PairedTest.from_state(one) for name, one in state["tests"].items()}
         if "tests" in state
-        else _begin(spec, scale, alpha)
+        else _begin(spec, scale, alpha, own)
     )
     blocks: dict[str, dict[str, list[float]]] = {
         name: {key: list(sums) for key, sums in state.get("blocks", {}).get(name, {}).items()} for name in tests
     }
     rows = int(state.get("rows", 0)) + len(pairs)
-    for name, differences in _differences(pairs, tests, spec.rollout.primary, classes).items():
+    for name, differences in _differences(pairs, tests, spec.rollout.primary, classes, own).items():
         if spec.rollout.unit == "row":
             tests[name].update(differences)
         else:
@@ -108,6 +110,7 @@ def look_at_arm(
     scale: float = 1.0,
     expected: float = 0.0,
     alpha: float | None = None,
+    own: Own = NONE,
 ) -> Comparison:
     """Take in the units of an A/B whose labels became final since the last look; each unit once.
 
@@ -115,7 +118,7 @@ def look_at_arm(
 
     Parameters
     ----------
-    state, spec, classes, scale, alpha : as in :func:`look`.
+    state, spec, classes, scale, alpha, own : as in :func:`look`.
     units : columns ``output``, ``label`` and ``arm`` (whether the arm answered), in the order of the requests.
     share : probability with which a unit was drawn for the arm.
     expected : mean loss that is expected, on the primary loss: the nearer, the sooner a difference shows.
@@ -124,7 +127,7 @@ def look_at_arm(
     tests = (
         {name: PairedTest.from_state(one) for name, one in state["tests"].items()}
         if "tests" in state
-        else _begin(spec, scale, alpha, widen)
+        else _begin(spec, scale, alpha, own, widen)
     )
     seen: dict[str, list[float]] = {name: list(sums) for name, sums in state.get("seen", {}).items()}
     if len(units):
@@ -132,7 +135,8 @@ def look_at_arm(
         outputs = np.asarray(units["output"].to_list(), dtype=np.float64)
         for name, test in tests.items():
             largest = test.bound / widen
-            losses = row_losses(spec.rollout.primary if name == PRIMARY else name, outputs, labels, cap=largest)
+            loss = spec.rollout.primary if name == PRIMARY else name
+            losses = row_losses(loss, outputs, labels, cap=largest, own=own)
             total, count = seen.get(name, [expected if name == PRIMARY else 0.0, 1.0])
             centre = min(max(total / count, 0.0), largest)  # of earlier looks only: it must not know these units
             test.update(randomised_differences(losses, units["arm"].to_numpy(), share, centre))
@@ -168,7 +172,9 @@ def _found(tests: dict[str, PairedTest], rows: int, more: dict[str, Any]) -> Com
     )
 
 
-def _begin(spec: Spec, scale: float, alpha: float | None, widen: float | None = None) -> dict[str, PairedTest]:
+def _begin(
+    spec: Spec, scale: float, alpha: float | None, own: Own, widen: float | None = None
+) -> dict[str, PairedTest]:
     """Return the tests of the primary loss and of every guardrail, without evidence yet.
 
     ``widen`` is how many times as large a difference may be as a loss; nothing for pairs.
@@ -181,7 +187,7 @@ def _begin(spec: Spec, scale: float, alpha: float | None, widen: float | None = 
     ):
         paired = rules.unit == "row" and loss == "zero_one" and name == PRIMARY and widen is None
         kind: Kind = "zero_one" if paired else "loss"
-        bound = _bound(loss, rules.primary, scale) * (widen or 1.0)
+        bound = _bound(loss, rules.primary, scale, own) * (widen or 1.0)
         # who tolerates more than the largest loss that counts tolerates all: still a test, won at once
         risk = rules.alpha if alpha is None else alpha
         found[name] = PairedTest(kind, min(margin, 0.99 * bound), risk, bound, abort_alpha=rules.alpha)
@@ -189,7 +195,7 @@ def _begin(spec: Spec, scale: float, alpha: float | None, widen: float | None = 
 
 
 def _differences(
-    pairs: pl.DataFrame, tests: dict[str, PairedTest], primary: str, classes: list[Any]
+    pairs: pl.DataFrame, tests: dict[str, PairedTest], primary: str, classes: list[Any], own: Own
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return for each test the champion's loss minus the challenger's, a row each; nothing where there are no pairs."""
     if not len(pairs):
@@ -198,7 +204,8 @@ def _differences(
     champion, challenger = (np.asarray(pairs[side].to_list(), dtype=np.float64) for side in ("champion", "challenger"))
     losses = {name: (primary if name == PRIMARY else name, test.bound) for name, test in tests.items()}
     return {
-        name: row_losses(loss, champion, labels, cap=cap) - row_losses(loss, challenger, labels, cap=cap)
+        name: row_losses(loss, champion, labels, cap=cap, own=own)
+        - row_losses(loss, challenger, labels, cap=cap, own=own)
         for name, (loss, cap) in losses.items()
     }
 
@@ -217,13 +224,13 @@ def _collect(blocks: dict[str, list[float]], units: list[str], differences: np.n
         sums[1] += 1
 
 
-def _bound(name: str, primary: str, scale: float) -> float:
-    """Return the largest loss that counts; the scale is in the unit of the primary loss."""
-    if (name, primary) == ("squared_error", "absolute_error"):
+def _bound(name: str, primary: str, scale: float, own: Own) -> float:
+    """Return the largest loss that counts; the scale is in the unit of the primary loss, or of the value itself."""
+    if name == "squared_error" and primary != name:
         return bound_of(name, scale**2)
     if (name, primary) == ("absolute_error", "squared_error"):
         return bound_of(name, math.sqrt(scale))
-    return bound_of(name, scale)
+    return bound_of(name, scale, own)
 
 
 def _over(unit: str, spec: Spec, until: datetime) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from orrery.stats.calibrate import apply_platt, platt
 from orrery.stats.checks import FloatArray
-from orrery.stats.measure import row_losses
+from orrery.stats.measure import NONE, Own, row_losses
 
 LEAST_ROWS = 100  # labelled rows below which a calibration is not believed
 LEAST_OF_A_CLASS = 10
@@ -40,7 +40,9 @@ def calibration_of(outputs: FloatArray, labels: FloatArray) -> Calibration | Non
     return tuple(platt(outputs[:, number], labels == number) for number in range(classes))
 
 
-def expected_losses(name: str, outputs: FloatArray, calibration: Calibration, *, cap: float = math.inf) -> FloatArray:
+def expected_losses(
+    name: str, outputs: FloatArray, calibration: Calibration, *, cap: float = math.inf, own: Own = NONE
+) -> FloatArray:
     """Give the expected loss of each row, shape (rows,), if the calibrated probabilities come true.
 
     Parameters
@@ -54,6 +56,8 @@ def expected_losses(name: str, outputs: FloatArray, calibration: Calibration, *,
         Of `calibration_of`, on labelled rows that the model has not learned from.
     cap
         Largest loss of a row.
+    own
+        Losses of the project.
 
     References
     ----------
@@ -71,5 +75,6 @@ def expected_losses(name: str, outputs: FloatArray, calibration: Calibration, *,
     columns = [apply_platt(outputs[:, number], *repair) for number, repair in enumerate(calibration)]
     comes = np.column_stack(columns if len(columns) > 1 else [1 - columns[0], columns[0]])
     comes = comes / comes.sum(axis=1, keepdims=True)
-    losses = [row_losses(name, outputs, np.full(len(outputs), float(k)), cap=cap) for k in range(comes.shape[1])]
+    labels = (np.full(len(outputs), float(k)) for k in range(comes.shape[1]))
+    losses = [row_losses(name, outputs, each, cap=cap, own=own) for each in labels]
     return np.asarray((comes * np.column_stack(losses)).sum(axis=1))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,18 @@ from orrery.stats.losses import absolute_error, brier, log_loss, squared_error, 
 
 CLIP = 0.01
 """Smallest probability believed in a decision: the logarithmic loss of a row is then at most 4.6 nats."""
+
+
+class OwnLoss(NamedTuple):
+    """A loss of the project's own: the largest that a row can have, and what computes it from outputs and labels."""
+
+    bound: float
+    of_rows: Callable[[FloatArray, FloatArray], FloatArray]
+
+
+Own = Mapping[str, OwnLoss]
+"""The project's own losses by name; they stand beside those that are known here."""
+NONE: Own = {}
 
 
 def encode(labels: Sequence[Any], classes: Sequence[Any]) -> FloatArray:
@@ -46,21 +58,26 @@ def encode(labels: Sequence[Any], classes: Sequence[Any]) -> FloatArray:
         raise NotUnderstood("A label is not a number.", todo="Give numbers for a regression.") from None
 
 
-def row_losses(name: str, outputs: FloatArray, labels: FloatArray, *, cap: float = math.inf) -> FloatArray:
+def row_losses(
+    name: str, outputs: FloatArray, labels: FloatArray, *, cap: float = math.inf, own: Own = NONE
+) -> FloatArray:
     """Return the loss of each row, shape (rows,).
 
     Parameters
     ----------
-    name : log_loss, brier, zero_one, absolute_error or squared_error.
+    name : log_loss, brier, zero_one, absolute_error or squared_error, or one of ``own``.
     outputs : shape (rows, k): probability of class 1 (k = 1), of each class, or the predicted value (k = 1).
     labels : of :func:`encode`, shape (rows,).
     cap : largest loss of a row, in the unit of the loss; a decision needs one.
+    own : losses of the project; they are bounded by themselves.
 
     Raises
     ------
     NotUnderstood
         If there is no such loss (an area, for instance, is none of a single row), or a number is not finite.
     """
+    if name in own:
+        return own[name].of_rows(outputs, labels)
     flat = outputs[:, 0] if outputs.shape[1] == 1 else outputs
     if name == "log_loss":
         return log_loss(flat, labels, clip=max(math.exp(-cap), 1e-15) if cap < math.inf else 1e-15)
@@ -76,18 +93,21 @@ def row_losses(name: str, outputs: FloatArray, labels: FloatArray, *, cap: float
     raise NotUnderstood(f"{name!r} is no loss of a row.")
 
 
-def bound_of(name: str, scale: float = 1.0) -> float:
+def bound_of(name: str, scale: float = 1.0, own: Own = NONE) -> float:
     """Return the largest loss of a row that a decision counts.
 
     Parameters
     ----------
     name : of the loss.
     scale : for errors of a regression: the largest error that counts, in the unit of the loss.
+    own : losses of the project, which state theirs.
     """
+    if name in own:
+        return own[name].bound
     return {"log_loss": -math.log(CLIP), "brier": 1.0, "zero_one": 1.0}.get(name, scale)
 
 
-def metric(name: str, outputs: FloatArray, labels: FloatArray) -> float:
+def metric(name: str, outputs: FloatArray, labels: FloatArray, own: Own = NONE) -> float:
     """Return a metric over all rows; nan where it is undefined (no rows, or one class only for the area).
 
     Examples
@@ -95,10 +115,10 @@ def metric(name: str, outputs: FloatArray, labels: FloatArray) -> float:
     >>> metric("auc", np.array([[0.1], [0.4], [0.8]]), np.array([0.0, 0.0, 1.0]))
     1.0
     """
-    return float(row_values(name, outputs, labels).mean()) if len(labels) else math.nan
+    return float(row_values(name, outputs, labels, own).mean()) if len(labels) else math.nan
 
 
-def row_values(name: str, outputs: FloatArray, labels: FloatArray) -> FloatArray:
+def row_values(name: str, outputs: FloatArray, labels: FloatArray, own: Own = NONE) -> FloatArray:
     """Return what each row adds to a metric, shape (rows,): their mean is the metric, in its own unit.
 
     So the difference of two models has an interval in the unit of the metric, for the area and r2 too. The rows of an
@@ -121,7 +141,7 @@ def row_values(name: str, outputs: FloatArray, labels: FloatArray) -> FloatArray
         spread = float(labels.var())
         errors = row_losses("squared_error", outputs, labels)
         return np.asarray(1.0 - errors / spread) if spread else np.full(len(labels), math.nan)
-    return row_losses(name, outputs, labels)
+    return row_losses(name, outputs, labels, own=own)
 
 
 def higher_is_better(name: str) -> bool:
