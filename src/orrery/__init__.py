@@ -3,6 +3,7 @@
 >>> import orrery
 >>> orrery.dataset("flights", version=158).polars()            # doctest: +SKIP
 >>> orrery.model("flight-delay", "production").predict(rows)   # doctest: +SKIP
+>>> orrery.predictions("flight-delay").polars()                # doctest: +SKIP
 >>> orrery.timeline("flight-delay")                            # doctest: +SKIP
 """
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from orrery.data.frame import Frame
     from orrery.reading import History, Served
 
-__all__ = ["dataset", "model", "timeline"]
+__all__ = ["dataset", "model", "predictions", "timeline"]
 
 
 def dataset(name: str, version: int | None = None, *, home: str | None = None) -> Frame:
@@ -44,6 +45,21 @@ def model(name: str, environment: str = "production", *, home: str | None = None
     from orrery import reading
 
     return reading.model(name, environment, home)
+
+
+def predictions(name: str, environment: str = "production", *, home: str | None = None) -> Frame:
+    """Return the prediction log of a model in an environment, read-only; ``.lazy()`` reads only what is asked for.
+
+    Its columns are those of :data:`orrery.data.log.COLUMNS`, and those of the requests.
+
+    Raises
+    ------
+    NotFound
+        If there is no such model.
+    """
+    from orrery import reading
+
+    return reading.predictions(name, environment, home)
 
 
 def timeline(name: str, *, home: str | None = None) -> History:

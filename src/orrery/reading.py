@@ -105,6 +105,15 @@ def model(name: str, environment: str, home: str | None) -> Served:
     return Served(name, environment, champion, url)
 
 
+def predictions(name: str, environment: str, home: str | None) -> Frame:
+    """Return the prediction log of a model in an environment."""
+    from orrery.data.frame import Frame
+    from orrery.data.log import PredictionLog
+
+    orrery = Orrery.open(home)
+    return Frame(PredictionLog(orrery.lake, orrery.model(name).name).rows(environment, None, None))
+
+
 def timeline(name: str, home: str | None) -> History:
     """Return what happened to a model."""
     orrery = Orrery.open(home)

@@ -265,6 +265,13 @@ class Monitors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     decay_tolerance: Annotated[float, Meta(ge=0, description="Growth of the loss that does not matter.")] = 0.02
     calibration_tolerance: Annotated[float, Meta(ge=0, description="Mean error of a probability that is fine.")] = 0.03
     segment_tolerance: Annotated[Share, Meta(description="Share of the requests that may be of other groups.")] = 0.05
+    anomaly_tolerance: Annotated[
+        float, Meta(ge=0, le=0.5, description="Share of requests that may be strange, beyond chance.")
+    ] = 0.01
+    probing_tolerance: Annotated[
+        float,
+        Meta(gt=0, le=0.5, description="Share of requests that may crowd or spread, beyond what is usual."),
+    ] = 0.02
     fairness: Fairness = Fairness()
     off: Annotated[tuple[MonitorName, ...], Meta(description="Monitors that are not wanted.")] = ()
 

@@ -16,7 +16,18 @@ Task = Literal["binary", "multiclass", "regression"]
 Change = Literal["redesign", "refresh", "repair"]
 """Kind of change: *redesign* new code, *refresh* same code and newer data, *repair* the champion recalibrated."""
 Reason = Literal["push", "schedule", "data", "drift", "decay", "hand"]
-MonitorName = Literal["features", "calibration", "decay", "predictions", "segments", "estimated", "fairness", "joint"]
+MonitorName = Literal[
+    "features",
+    "calibration",
+    "decay",
+    "predictions",
+    "segments",
+    "estimated",
+    "fairness",
+    "joint",
+    "anomalies",
+    "probing",
+]
 Role = Literal["champion", "canary", "arm", "shadow", "guard", "standby"]
 """What a version does in an environment: answers; answers a share, in steps or to be compared; runs beside as a
 challenger; is the former champion on watch; or answers in place of a version that failed."""

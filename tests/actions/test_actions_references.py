@@ -11,11 +11,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+import orrery
 from orrery import spec as specs
 from orrery.actions.desk import Desk
 from orrery.actions.watch import watch
 from orrery.app import Orrery
+from orrery.data.journal import FOLDER, Journal
 from orrery.data.predictions import LabelTable, PredictionLog
+from orrery.monitors.watch import MONITORS
+from orrery.pipeline.artifact import SCORE
 from orrery.settings import Settings
 from orrery.timeline.event import Draft
 from orrery.workers.action import Action
@@ -74,23 +78,22 @@ class World:
             }
         )
 
-    def look(self, count: int, zones: tuple[float, ...] = (0.5, 0.3, 0.2)) -> dict[str, Any]:
+    def look(self, count: int, zones: tuple[float, ...] = (0.5, 0.3, 0.2), **changed: Any) -> dict[str, Any]:
         """Answer a day's requests with their labels, and look; returns what the monitors found."""
         self.looks += 1
         since, until = START + timedelta(days=self.looks), START + timedelta(days=self.looks + 1)
-        rows = self.rows(count, zones).with_columns(_entity=pl.format("{}-{}", pl.lit(self.looks), "id"))
-        common = {"_environment": "production", "_version": 1, "_role": "champion"}
+        rows = (
+            self.rows(count, zones)
+            .with_columns(**changed)
+            .with_columns(_entity=pl.format("{}-{}", pl.lit(self.looks), "id"))
+        )
         if count:
-            answers = rows.select(
-                _id="_entity",
-                _entity="_entity",
-                _at=pl.lit(since + timedelta(hours=1)),
-                _output=pl.concat_list("said"),
-                said="said",
-                zone=pl.col("zone").cast(pl.Float64),
-                **{name: pl.lit(value) for name, value in common.items()},
-            )
-            PredictionLog(self.orrery.lake, "toy").append(answers)
+            names = rows["_entity"].to_list()
+            at = [round((since + timedelta(hours=1)).timestamp() * 1e6)] * count
+            answers = {"_id": names, "_entity": names, "_at": at, "_output": [[one] for one in rows["said"].clip(0, 1)]}
+            inputs = {name: rows[name].to_list() for name in ("said", "zone")}
+            with Journal(self.orrery.settings.folder(FOLDER), "test") as journal:
+                journal.append("toy", "production", {**answers, **inputs}, {"_version": 1, "_role": "champion"})
             known = rows.select(entity="_entity", label="y", at=pl.lit(since + timedelta(hours=5)))
             LabelTable(self.orrery.lake, "toy").append(known)
         args = {"look": self.looks, "since": since.isoformat(), "until": until.isoformat()}
@@ -117,13 +120,11 @@ def world(tmp_path: Path, home: Settings) -> World:
 
 def test_every_monitor_looks_at_a_real_log_and_names_the_zone_that_stays_away(world: World) -> None:
     first = world.look(0)  # nothing was asked: there is nothing to compare
-    assert set(first) == {"calibration", "decay", "estimated", "fairness"}
+    assert set(first) == {"calibration", "decay", "estimated", "fairness", "anomalies", "probing"}
     assert all(one["insufficient"] for one in first.values())
     for _ in range(3):
         quiet = world.look(300)
-    assert {"features", "calibration", "decay", "predictions", "segments", "estimated", "fairness", "joint"} <= set(
-        quiet
-    )
+    assert set(quiet) == {kind.name for kind in MONITORS}
     assert not any(one["insufficient"] for one in quiet.values()), quiet
     assert quiet["fairness"]["outcome"] == "insufficient data", "no group has a thousand rows yet"
     folder = world.desk.settings.folder("references")
@@ -137,3 +138,29 @@ def test_every_monitor_looks_at_a_real_log_and_names_the_zone_that_stays_away(wo
     assert [issue.title for issue in world.orrery.model("toy").issues.values() if "zone 3 " in issue.title]
     due = [action for action in world.orrery.due("toy") if action.key.startswith("trigger")]
     assert all("segments" not in action.drafts[0].why for action in due)
+
+
+def test_each_logged_request_has_a_score_and_strange_ones_open_an_issue_that_names_the_column(world: World) -> None:
+    world.look(300)
+    log = orrery.predictions("toy", home=str(world.orrery.settings.home)).polars()
+    score = world.orrery.anomaly_score("toy", 1)
+    assert score is not None and score.columns == ("said",), "nothing else changes an answer"
+    assert log["_anomaly"].null_count() == 0 and len(log) == 300
+    assert (log["_anomaly"] >= 2).mean() < 0.05
+    for _ in range(4):
+        found = world.look(300, said=pl.when(pl.int_range(pl.len()) % 8 == 0).then(40.0).otherwise("said"))
+    lane = world.orrery.model("toy").lane("production")
+    assert "To blame: said (100%)" in lane.alarms["anomalies"]["why"] and lane.alarms["anomalies"]["trains"] is False
+    assert found["anomalies"]["severity"]["strange"] == pytest.approx(1 / 8, abs=0.01)
+    log = orrery.predictions("toy", home=str(world.orrery.settings.home)).polars()
+    assert log.filter(pl.col("said") == 40.0)["_anomaly"].min() == pytest.approx(score.highest)
+
+
+def test_a_version_without_a_score_is_served_logged_and_watched_as_ever(world: World) -> None:
+    (world.orrery.settings.home / "artifact-1" / SCORE).write_bytes(b"something else")
+    found = world.look(300)
+    assert world.orrery.anomaly_score("toy", 1) is None
+    assert "features" in found and not {"anomalies", "probing"} & set(found)
+    log = PredictionLog(world.orrery.lake, "toy").rows("production", None, None).collect()
+    assert len(log) == log["_anomaly"].null_count() == 300
+    assert world.orrery.anomaly_score("toy", 9) is None and world.orrery.anomaly_score("nobody", 1) is None

@@ -34,11 +34,13 @@ from orrery.data.lake import Lake
 from orrery.data.parts import Parts
 from orrery.data.predictions import PredictionLog, logged, matured
 from orrery.errors import Conflict, ContractBroken, NotAllowed, NotFound, NotUnderstood, OrreryError, ProjectFailed
+from orrery.pipeline.artifact import write_score
 from orrery.pipeline.manifest import Manifest
 from orrery.serving.assignment import AssignmentFile
 from orrery.serving.contract import Checker
 from orrery.serving.contract import masked as masked_values
 from orrery.settings import SETTINGS, load
+from orrery.stats.anomaly import AnomalyScore
 from orrery.timeline.event import Draft
 from orrery.timeline.verify import verify
 from orrery.web.assignment import assignment_of
@@ -158,6 +160,24 @@ def command(desk: Desk, *words: str) -> list[str]:
 
 
 # --- the same answers as the inference server ----------------------------------------------------------------------
+
+
+def test_what_is_logged_of_a_dataset_has_a_score_as_requests_have(desk: Desk) -> None:
+    assert desk.orrery.anomaly_score("toy", 1) is None, "it was trained on too few rows"
+    done(desk, job(desk, "odd"))
+    assert log_of(desk)["_anomaly"].null_count() == 60
+    again = Desk(Orrery(desk.settings))
+    known = rows(2000, 8)
+    columns = {name: known[name].to_numpy() for name in ("a", "b")} | {"city": known["city"].to_numpy().astype(object)}
+    score = AnomalyScore.fit({n: v[:1000] for n, v in columns.items()}, {n: v[1000:] for n, v in columns.items()})
+    assert score is not None
+    write_score(desk.settings.home / "artifact-1", score)
+    done(again, job(again, "odd", "more", which="2", environment="development"))
+    log = log_of(again).filter(pl.col("_version") == 2).sort(pl.col("_id").str.extract("#(.*)", 1).cast(pl.Int64))
+    strange = odd(60).select(
+        (pl.col("a") == 1e9).fill_null(False) | pl.col("a").is_null() | (pl.col("city") == "Atlantis")
+    )
+    assert ((log["_anomaly"] >= 3 - 1e-9) >= strange.to_series()).all() and (log["_anomaly"] < 2).sum() > 30
 
 
 def test_the_inference_server_answers_the_same(desk: Desk) -> None:

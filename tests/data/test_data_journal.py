@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import polars as pl
 import pytest
 
@@ -22,8 +23,10 @@ from orrery.data.labels import LabelTable
 from orrery.data.lake import Lake
 from orrery.data.log import PredictionLog
 from orrery.data.ship import ship
+from orrery.data.table import Write
 from orrery.errors import NotAllowed
 from orrery.settings import Settings
+from orrery.stats.anomaly import AnomalyScore
 from orrery.timeline.event import Draft
 
 AT = 1_357_000_000_000_000
@@ -219,6 +222,7 @@ def test_a_shipper_killed_at_any_moment_neither_loses_nor_doubles(tmp_path: Path
     code = f"""
 from orrery.data.lake import Lake
 from orrery.data.ship import ship
+from orrery.data.table import Write
 lake = Lake({lake.root!r})
 ship({str(folder)!r}, lake)
 print("ready", flush=True)
@@ -300,3 +304,57 @@ def test_labels_find_predictions_that_are_still_in_the_journal(home: Settings) -
         accepted = orrery.add_labels("m", known)
         assert (accepted.new, accepted.unknown) == (2, 1)
     orrery.timeline.engine.dispose()
+
+
+def a_score() -> AnomalyScore:
+    random = np.random.default_rng(0)
+    table = {"temp": random.normal(20, 5, 4000), "city": np.array(["Pisa", "Graz"] * 2000, dtype=object)}
+    found = AnomalyScore.fit({n: v[:2000] for n, v in table.items()}, {n: v[2000:] for n, v in table.items()})
+    assert found is not None
+    return found
+
+
+def test_each_answered_row_gets_the_score_of_the_version_that_answered(tmp_path: Path, lake: Lake) -> None:
+    score = a_score()
+    columns = rows(
+        ["a", "b", "c", "d", "e", "f"],
+        temp=[20, 20.5, 900, "cold", None, 20],
+        city=["Pisa", "Atlantis", "Pisa", "Pisa", None, "Pisa"],
+    )
+    columns["_version"] = [1, 1, 1, 1, 1, 2]
+    columns["_anomaly"] = [-1.0] * 6  # a request may name a column as it likes
+    with Journal(tmp_path / "j", "one") as journal:
+        journal.append("m", "production", columns)
+        shadow = rows(["a", "b"])
+        journal.append("m", "production", {**shadow, "_role": ["shadow", "guard"], "_version": [1, 1]})
+        journal.append("unscored", "production", rows(["g"], temp=[900]))
+    assert ship(tmp_path / "j", lake, lambda model, version: score if (model, version) == ("m", 1) else None) == 9
+    log = shipped(lake).filter(pl.col("_role") == "champion")
+    found = dict(log.select("_id", "_anomaly").iter_rows())
+    assert found["a"] < 1 and found["f"] is None
+    assert {name: round(found[name], 6) for name in "bcde"} == dict.fromkeys("bcde", round(score.highest, 6))
+    assert shipped(lake).filter(pl.col("_role") != "champion")["_anomaly"].null_count() == 2
+    assert shipped(lake, "unscored")["_anomaly"].to_list() == [None]
+
+
+def test_a_log_that_is_older_than_the_score_is_read_and_goes_on(tmp_path: Path, lake: Lake) -> None:
+    log = PredictionLog(lake, "m")
+    frame = (
+        pl.DataFrame(rows(["old"], temp=[20.0]))
+        .drop("_broken")
+        .with_columns(
+            pl.from_epoch("_at", time_unit="us").dt.replace_time_zone("UTC"),
+            pl.lit("production").alias("_environment"),
+            pl.lit(1, pl.Int32).alias("_version"),
+        )
+    )
+    day = frame["_at"].dt.date().alias("_day")
+    log.table.write(lambda table: Write(frame.with_columns(day)))
+    assert "_anomaly" not in log.table.schema()
+    assert shipped(lake)["_anomaly"].to_list() == [None]
+    with Journal(tmp_path / "j", "one") as journal:
+        journal.append("m", "production", rows(["new"], temp=[900], city=["Pisa"]))
+    score = a_score()
+    assert ship(tmp_path / "j", lake, lambda model, version: score) == 1
+    read = dict(shipped(lake).select("_id", "_anomaly").iter_rows())
+    assert read == {"old": None, "new": pytest.approx(score.highest)}

@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 
 from orrery import spec as specs
+from orrery.data.arrays import columns_of
 from orrery.monitors.calibration import CalibrationMonitor
 from orrery.monitors.decay import DecayMonitor
-from orrery.monitors.distribution import columns_of
 from orrery.monitors.features import FeatureMonitor
 from orrery.monitors.monitor import View
 from orrery.monitors.watch import CALM_LOOKS, MONITORS, look

@@ -45,7 +45,7 @@ def where(home: Settings) -> str:
 
 
 def test_the_public_names() -> None:
-    assert orrery.__all__ == ["dataset", "model", "timeline"]
+    assert orrery.__all__ == ["dataset", "model", "predictions", "timeline"]
     public = {name for name, value in vars(orrery).items() if not name.startswith("_") and callable(value)}
     assert public == set(orrery.__all__)
     assert all(getattr(orrery, name).__doc__ for name in orrery.__all__)

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from orrery.pipeline.artifact import read_manifest
+from orrery.errors import Damaged
+from orrery.pipeline.artifact import SCORE, make_repair, read_manifest, read_score
 from orrery.pipeline.predictor import Predictor
 
 GOOD = """
@@ -230,3 +231,72 @@ def test_infinite_and_missing_features_that_stay_the_same_are_no_difference(trai
     )
     result = trainer.train(text, table().with_columns(s=pl.Series(["u", None] * 120)), "regression")
     assert result["consistency"]["columns"] == {}
+
+
+TWO = """
+    class Sum:
+        def predict(self, given):
+            return given["a"].to_numpy() + given["c"].to_numpy()
+
+    def features(rows):
+        if (rows["a"] > rows["top"]).any():
+            raise ValueError("above the top")
+        return rows.select("a", "c")
+
+    def model(features, y):
+        return Sum()
+"""
+
+
+def wide(count: int = 600) -> pl.DataFrame:
+    random = np.random.default_rng(4)
+    return pl.DataFrame(
+        {
+            "key": [f"k{place}" for place in range(count)],
+            "at": [datetime(2020, 1, 1) + timedelta(hours=place) for place in range(count)],
+            "a": random.normal(size=count),
+            "c": random.normal(size=count),
+            "afterwards": random.normal(size=count),
+            "top": np.full(count, 100.0),
+            "y": random.normal(size=count),
+        }
+    )
+
+
+def test_a_version_learns_what_its_rows_are_like_from_the_columns_that_its_answers_depend_on(trainer: Any) -> None:
+    model = {"time": "at", "entity": "key"}
+    version = trainer.version(TWO, wide(), "regression", model=model, sections={"gates": {"holdout": "0.4"}})
+    score = read_score(version)
+    assert score is not None
+    assert score.columns == ("a", "c", "top"), "neither keys, nor what no answer depends on; what never varies does"
+    usual = {"a": np.zeros(1), "c": np.zeros(1), "top": np.full(1, 100.0)}
+    assert score.scores(usual)[0] < 1 and score.scores(usual | {"top": np.zeros(1)})[0] == pytest.approx(score.highest)
+    assert score.scores(usual | {"c": np.full(1, 50.0)})[0] == pytest.approx(score.highest)
+
+
+def test_a_version_that_insists_on_which_values_go_together_counts_all_columns(trainer: Any) -> None:
+    frame = wide().with_columns(top=pl.col("a") + 0.001)
+    version = trainer.version(TWO, frame, "regression", model={"time": "at"}, sections={"gates": {"holdout": "0.4"}})
+    score = read_score(version)
+    assert score is not None and score.columns == ("key", "a", "c", "afterwards", "top")
+
+
+def test_too_few_untouched_rows_are_no_reason_not_to_train(trainer: Any) -> None:
+    assert read_score(trainer.version(GOOD, table(), "regression")) is None
+
+
+def test_a_repair_scores_as_what_it_repairs_and_other_bytes_are_no_score(trainer: Any, tmp_path: Path) -> None:
+    frame = wide().with_columns(y=(pl.col("y") > 0).cast(pl.Int64))
+    code = TWO.replace("def predict(", "def predict_proba(").replace(
+        'return given["a"].to_numpy() + given["c"].to_numpy()',
+        "import numpy as np; p = 1 / (1 + np.exp(-given['a'].to_numpy())); return np.column_stack([1 - p, p])",
+    )
+    version = trainer.version(code, frame, "binary", sections={"gates": {"holdout": "0.4"}})
+    make_repair(version, 1.5, 0.1, tmp_path / "repaired")
+    score, same = read_score(version), read_score(tmp_path / "repaired")
+    assert score is not None and same is not None and score.to_bytes() == same.to_bytes()
+    assert "c" not in score.columns
+    (tmp_path / "repaired" / SCORE).unlink()
+    (tmp_path / "repaired" / SCORE).write_bytes(b"{}")
+    with pytest.raises(Damaged):
+        read_score(tmp_path / "repaired")

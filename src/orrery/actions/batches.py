@@ -11,6 +11,7 @@ import polars as pl
 
 from orrery.actions.desk import Desk
 from orrery.actions.promises import Promises, masked, plain
+from orrery.data.arrays import inputs_of
 from orrery.data.lake import DatasetVersion
 from orrery.data.log import PredictionLog
 from orrery.data.predictions import BATCH
@@ -77,6 +78,7 @@ class Batches:
         dataset = desk.orrery.states.data().datasets.get(next(iter(spec.data.values())))
         self._promises = Promises(promised(dataset.contract if dataset else None, spec.model.target))
         self._log = PredictionLog(desk.orrery.lake, job.model.name) if job.log else None
+        self._score = desk.orrery.anomaly_score(job.model.name, job.version.number)
 
     def checked(self, at: int, frame: pl.DataFrame) -> tuple[pl.DataFrame, Broken | None]:
         """Return what the model gets of a batch, and the columns of each row that break the contract."""
@@ -121,6 +123,7 @@ class Batches:
         if known and frame[self._entity].dtype.is_temporal():
             texts = pl.Series(["" if text is None else text for text in plain(frame[self._entity])])
         rows = pl.int_range(at, at + frame.height, dtype=pl.Int64, eager=True)
+        scores = None if self._score is None else self._score.scores(inputs_of(frame, self._score))
         lists = pl.Series("_broken", broken or [[]], dtype=pl.List(pl.String))
         return pl.DataFrame({"_id": rows.cast(pl.String)}).with_columns(
             (pl.lit(f"{job.rows.name}@v{job.rows.version}#") + pl.col("_id")).alias("_id"),
@@ -131,6 +134,7 @@ class Batches:
             texts.alias("_entity"),
             pl.Series("_output", said).cast(pl.List(pl.Float64)),
             lists if broken else lists.new_from_index(0, frame.height),
+            pl.Series("_anomaly", scores) if scores is not None else pl.lit(None, pl.Float64).alias("_anomaly"),
         )
 
 

@@ -13,9 +13,9 @@ from orrery.actions.gate import blocks_of, unseen_by
 from orrery.actions.losses import own_losses_of
 from orrery.actions.references import countable
 from orrery.actions.windows import try_windows
+from orrery.data.arrays import columns_of
 from orrery.data.predictions import logged
 from orrery.errors import ProjectFailed
-from orrery.monitors.distribution import columns_of
 from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec
 from orrery.stats import FeatureDrift, TableSketch, paired_interval

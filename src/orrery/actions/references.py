@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from orrery.actions.desk import Desk
-from orrery.monitors.distribution import columns_of
+from orrery.data.arrays import columns_of, inputs_of
 from orrery.monitors.predictions import output_columns
 from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec
@@ -18,6 +18,7 @@ from orrery.stats import TableSketch
 from orrery.stats.estimate import Calibration, calibration_of
 from orrery.stats.joint import JointReference
 from orrery.stats.measure import encode
+from orrery.stats.neighbours import Usual
 from orrery.timeline.state import Version
 
 NEVER = b"-"  # stands for a reference that cannot be made of this version
@@ -41,7 +42,17 @@ def references(desk: Desk, model: str, champion: Version, policy: Spec, requests
         return NEVER if found is None else found.to_bytes()
 
     joint = _kept(desk, f"{model}-{champion.number}.joint", lambda: together() if len(requests) else b"")
+    score = desk.orrery.anomaly_score(model, champion.number)
+
+    def apart() -> bytes:
+        assert score is not None
+        found = Usual.fit(score, inputs_of(_newest(desk, champion, policy, list(score.columns)), score))
+        return NEVER if found is None else msgspec.json.encode(found)
+
+    usual = _kept(desk, f"{model}-{champion.number}.usual", apart) if score is not None else NEVER
     return {
+        "score": score,
+        "usual": Usual.from_bytes(usual) if usual != NEVER else None,
         "reference": kept("sketch", lambda: _sketch(_features(desk, champion, policy, requests))),
         "segments": kept("segments", lambda: _groups(desk, champion, policy, requests, policy.model.segments)),
         "protected": kept("protected", lambda: _groups(desk, champion, policy, requests, policy.model.protected)),

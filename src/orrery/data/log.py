@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 from deltalake import DeltaTable
 
+from orrery.data.arrays import ScoreOf, scored
 from orrery.data.lake import Lake
 from orrery.data.table import Table, Write, schema_of, within
 from orrery.errors import NotUnderstood
@@ -31,6 +32,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "_output": pl.List(pl.Float64()),  # [p1] binary, [p0, p1, ...] multiclass, [y] regression
     "_latency": pl.Float64(),  # seconds
     "_broken": pl.List(pl.String()),  # columns that broke the contract
+    "_anomaly": pl.Float64(),  # 3: one in a thousand untouched rows is as strange; null where nothing was learned
 }
 """Columns of every log. The request's own columns stand beside them, under their own names, in the champion's rows."""
 
@@ -104,8 +106,11 @@ class PredictionLog:
         self.table.write(decide)
         return added
 
-    def ship(self, pieces: Sequence[Piece]) -> int:
-        """Add frames of journals, each exactly once however often it is handed in; return the number of rows added."""
+    def ship(self, pieces: Sequence[Piece], score_of: ScoreOf = lambda version: None) -> int:
+        """Add frames of journals, each exactly once however often it is handed in; return the number of rows added.
+
+        Each row gets its anomaly score here, and not while somebody waits for the answer.
+        """
         added = 0
 
         def decide(table: DeltaTable | None) -> Write | None:
@@ -117,7 +122,7 @@ class PredictionLog:
             if not fresh:
                 return None
             ends = {_segment(piece.segment): piece.end for piece in sorted(fresh, key=lambda piece: piece.end)}
-            frame = _from_pieces(fresh, schema_of(table))
+            frame = scored(_from_pieces(fresh, schema_of(table)), score_of)
             added = frame.height
             return Write(frame, {"rows": added}, ends)
 
@@ -134,8 +139,13 @@ class PredictionLog:
         limits = [f"_day >= '{first}'" if first else "", f"_day <= '{last}'" if last else ""]
         limits.append((within(entities.alias("_entity")) or "") if entities is not None else "")
         found = self.table.scan(" AND ".join(limit for limit in limits if limit) or None)
-        if not found.collect_schema():
+        schema = found.collect_schema()
+        if not schema:
             return pl.LazyFrame(schema=COLUMNS)
+        # A log that is older than a column holds nothing in it.
+        found = found.with_columns(
+            pl.lit(None, kind).alias(name) for name, kind in COLUMNS.items() if name not in schema
+        )
         return found if environment is None else found.filter(pl.col("_environment") == environment)
 
     def first_days(self, entities: pl.Series, since: date) -> dict[str, date]:

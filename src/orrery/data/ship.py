@@ -11,8 +11,10 @@ import fcntl
 import logging
 import os
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,8 +23,13 @@ from orrery.data.lake import Lake
 from orrery.data.log import Piece, PredictionLog
 from orrery.types import NAME
 
+if TYPE_CHECKING:
+    from orrery.stats.anomaly import AnomalyScore
+
 ROUND = 32 * 1024 * 1024
 """Bytes of journals that are brought over in one commit, at most."""
+
+ScoreOf = Callable[[str, int], "AnomalyScore | None"]
 
 _log = logging.getLogger("orrery.data")
 
@@ -37,7 +44,7 @@ class _Body(msgspec.Struct):
 _decode = msgspec.msgpack.Decoder(_Body).decode
 
 
-def ship(journal_dir: str | Path, lake: Lake) -> int:
+def ship(journal_dir: str | Path, lake: Lake, score_of: ScoreOf = lambda model, version: None) -> int:
     """Move complete frames into the prediction logs and remove segments that are finished and shipped whole.
 
     A frame that is not what was written, or cannot be read, is kept in the folder ``damaged`` of the journal.
@@ -46,6 +53,7 @@ def ship(journal_dir: str | Path, lake: Lake) -> int:
     ----------
     journal_dir : folder of the journals; several processes may write to it.
     lake : where the logs are.
+    score_of : from model and version to what scores its rows; None: they are not scored.
 
     Returns
     -------
@@ -76,15 +84,15 @@ def ship(journal_dir: str | Path, lake: Lake) -> int:
             pending.append((path, end, over))
             size += end - start
             if size > ROUND:
-                rows += _bring(lake, pieces, pending)
+                rows += _bring(lake, pieces, pending, score_of)
                 size = 0
-        return rows + _bring(lake, pieces, pending)
+        return rows + _bring(lake, pieces, pending, score_of)
 
 
-def _bring(lake: Lake, pieces: dict[str, list[Piece]], pending: list[tuple[Path, int, bool]]) -> int:
+def _bring(lake: Lake, pieces: dict[str, list[Piece]], pending: list[tuple[Path, int, bool]], score_of: ScoreOf) -> int:
     rows = 0
     for model in sorted(pieces):
-        rows += PredictionLog(lake, model).ship(pieces[model])
+        rows += PredictionLog(lake, model).ship(pieces[model], partial(score_of, model))
     for path, end, over in pending:
         if over:
             path.unlink()

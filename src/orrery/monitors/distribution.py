@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -104,30 +103,11 @@ class DistributionMonitor(Monitor):
         return (bins + 3 * math.sqrt(2 * bins)) / rows
 
 
-def units_of(view: View) -> float:
-    """Return how many independent units the requests of a look are: rows of one day share its weather."""
-    unit, requests = view.spec.rollout.unit, view.requests
+def units_of(view: View, rows: pl.DataFrame | None = None) -> float:
+    """Return how many independent units the requests of a look, or some, are: rows of one day share its weather."""
+    unit, requests = view.spec.rollout.unit, view.requests if rows is None else rows
     if unit == "row":
         return float(len(requests))
     if unit in ("day", "hour"):
         return float(requests["_at"].dt.truncate("1d" if unit == "day" else "1h").n_unique())
     return float(requests[unit].n_unique()) if unit in requests.columns else float(len(requests))
-
-
-def as_trained(requests: pl.DataFrame, numbers: Collection[str]) -> pl.DataFrame:
-    """Return requests whose words are missing values where the training data have numbers."""
-    words = [name for name in numbers if requests.schema.get(name) == pl.String]
-    return requests.with_columns(pl.col(words).cast(pl.Float64, strict=False))
-
-
-def columns_of(frame: pl.DataFrame, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return columns as the sketches read them; a column that is not there is all missing."""
-    columns: dict[str, np.ndarray[Any, Any]] = {}
-    for name in names:
-        if name not in frame.columns:
-            columns[name] = np.full(len(frame), np.nan)
-        elif frame[name].dtype.is_numeric() or frame[name].dtype == pl.Boolean:
-            columns[name] = frame[name].cast(pl.Float64).to_numpy()
-        else:
-            columns[name] = frame[name].cast(pl.String).to_numpy().astype(object)
-    return columns

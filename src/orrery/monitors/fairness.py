@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from orrery.monitors.distribution import LEAST, columns_of, units_of
+from orrery.data.arrays import columns_of
+from orrery.monitors.distribution import LEAST, units_of
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.stats.checks import FloatArray
 from orrery.stats.gaps import CRITERIA, FALSE, FOUND, SELECTED, GroupGaps, Outcome

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from orrery.monitors.distribution import LEAST, as_trained, columns_of, units_of
+from orrery.data.arrays import as_trained, columns_of
+from orrery.monitors.distribution import LEAST, units_of
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.stats.joint import JointDrift, JointLook
 

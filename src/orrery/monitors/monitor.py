@@ -10,9 +10,11 @@ import polars as pl
 
 from orrery.spec import Spec
 from orrery.stats import TableSketch
+from orrery.stats.anomaly import AnomalyScore
 from orrery.stats.estimate import Calibration
 from orrery.stats.joint import JointReference
 from orrery.stats.measure import NONE, Own
+from orrery.stats.neighbours import Usual
 
 NOTHING = TableSketch({})
 
@@ -32,6 +34,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     protected : and of the protected columns.
     outputs : sketch of the champion's answers on untouched rows.
     joint : of the newest training rows, how their features go together; None where that cannot be told.
+    score : of the champion: how strange a request is; None where it learned none.
+    usual : how near to each other its newest training rows are; None where that cannot be told.
     calibration : of its probabilities on those rows; None where they cannot tell.
     expected_loss : the champion's mean primary loss on untouched rows, an upper bound of it.
     scale : largest error that counts, for regressions.
@@ -50,6 +54,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     protected: TableSketch = NOTHING
     outputs: TableSketch = NOTHING
     joint: JointReference | None = None
+    score: AnomalyScore | None = None
+    usual: Usual | None = None
     calibration: Calibration | None = None
 
 

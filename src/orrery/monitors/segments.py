@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from orrery.monitors.distribution import DistributionMonitor, columns_of
+from orrery.data.arrays import columns_of
+from orrery.monitors.distribution import DistributionMonitor
 from orrery.monitors.monitor import View
 from orrery.stats import Look, TableSketch
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from orrery.monitors.anomalies import AnomalyMonitor
 from orrery.monitors.calibration import CalibrationMonitor
 from orrery.monitors.decay import DecayMonitor
 from orrery.monitors.estimated import EstimatedMonitor
@@ -16,6 +17,7 @@ from orrery.monitors.features import FeatureMonitor
 from orrery.monitors.joint import JointMonitor
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.predictions import PredictionMonitor
+from orrery.monitors.probing import ProbingMonitor
 from orrery.monitors.segments import SegmentMonitor
 from orrery.spec import METRICS
 from orrery.stats.measure import encode, metric
@@ -29,6 +31,8 @@ MONITORS: tuple[type[Monitor], ...] = (
     EstimatedMonitor,
     FairnessMonitor,
     JointMonitor,
+    AnomalyMonitor,
+    ProbingMonitor,
 )
 CALM_LOOKS = 3  # looks within the tolerance after which an alarm's cause counts as gone
 

@@ -7,6 +7,7 @@
     code/                                         the project without its tests
     model.pkl  kept.pkl                           trained on all rows: what answers
     probe.pkl  probe_kept.pkl                     trained without the untouched rows: what gates judge
+    anomaly.json                                  what its rows were like: how strange is another?
     sample.parquet                                up to 50 rows of input; its schema is what requests are held to
 """
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
@@ -35,7 +36,11 @@ from orrery.pipeline.manifest import Repair as Repair
 from orrery.pipeline.manifest import read_manifest as read_manifest
 from orrery.pipeline.values import decode, digest, encode
 
+if TYPE_CHECKING:
+    from orrery.stats.anomaly import AnomalyScore
+
 SAMPLE_ROWS = 50
+SCORE = "anomaly.json"
 MLFLOW_VERSION = "3.17.2"
 """The MLflow whose model format is written."""
 _FILE_BYTES = 1_000_000
@@ -146,6 +151,27 @@ def write_artifact(
     _write_manifest(folder, manifest)
     _write_mlflow(folder, manifest, sample, checkout)
     return manifest
+
+
+def write_score(folder: Path, score: AnomalyScore) -> None:
+    """Add to a version what tells how strange a row is."""
+    (folder / SCORE).write_bytes(score.to_bytes())
+
+
+def read_score(folder: Path) -> AnomalyScore | None:
+    """Read what tells how strange a row is; None where a version has nothing of the kind.
+
+    Raises
+    ------
+    Damaged
+        If it is not what was written.
+    """
+    from orrery.stats.anomaly import AnomalyScore  # brings SciPy, which a server has no use for
+
+    try:
+        return AnomalyScore.from_bytes((folder / SCORE).read_bytes())
+    except FileNotFoundError:
+        return None
 
 
 def make_repair(parent: Path, slope: float, intercept: float, out: Path) -> Manifest:

@@ -16,15 +16,19 @@ import numpy as np
 import polars as pl
 
 from orrery import spec as specs
+from orrery.data.arrays import columns_of
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.predictions import output_columns
 from orrery.stats import TableSketch
+from orrery.stats.anomaly import AnomalyScore
 from orrery.stats.joint import JointReference
+from orrery.stats.neighbours import Usual
 
-CHANGES = ("inputs", "base rate", "noise", "groups", "unfair", "together")
+CHANGES = ("inputs", "base rate", "noise", "groups", "unfair", "together", "strange", "probed")
 """The feature moves; events become more frequent; the label no longer follows the probability; one harbour hardly asks
 any more; its probabilities are too
-low; the feature depends on the harbour and each alone is as it was."""
+low; the feature depends on the harbour and each alone is as it was; one request in ten comes from a harbour that never
+was; half of them are one request with the feature changed a little each time."""
 ARL = 100
 LARGEST_STATE = 20_000  # bytes of JSON
 
@@ -66,6 +70,9 @@ class Simulated:
         self.reference = TableSketch.fit({name: past[name].to_numpy() for name in ("wind", "harbour")})
         self.joint = JointReference.fit({name: past[name].to_numpy() for name in ("wind", "harbour")})
         self.segments = TableSketch.fit({"harbour": past["harbour"].to_numpy()})
+        self.score = AnomalyScore.fit(_arrays(past[:4000]), _arrays(past[4000:]))
+        assert self.score is not None
+        self.usual = Usual.fit(self.score, _arrays(past))
         truth = _chance(past)
         self.outputs = TableSketch.fit(output_columns("binary", truth[:, None], []))
         self.expected_loss = float((truth * (1 - truth)).mean())
@@ -77,8 +84,7 @@ class Simulated:
         wobble = self.random.normal(0.0, WOBBLE, 2)
         shares = SHIFTED if change == "groups" else EVEN + wobble[0] / 2 * np.array([1.0, -1.0, 0.0])
         requests = self._features(rows, (1.5 if change == "inputs" else 0.0) + wobble[1], shares)
-        if change == "together":
-            requests = requests.select(pl.col("wind", "harbour").sort())  # each by itself
+        requests = _changed(requests, change)
         truth = _chance(requests)
         happens = {"base rate": truth + 0.6 * (1 - truth), "noise": 0.2 * truth + 0.4}.get(change, truth)
         low = (requests["harbour"] == "north").to_numpy() & (change == "unfair")
@@ -93,9 +99,16 @@ class Simulated:
                 "harbour": requests["harbour"],
             }
         )
+        assert self.score is not None
+        logged = {
+            "_at": at,
+            "_output": matured["output"],
+            "_anomaly": pl.Series(self.score.scores(_arrays(requests))),
+            "_id": pl.Series([f"req-{self.day}#{row}" for row in range(rows)], dtype=pl.String),
+        }
         return View(
             spec=self.spec,
-            requests=requests.with_columns(at.alias("_at"), matured["output"].alias("_output")),
+            requests=requests.with_columns(**logged),
             matured=matured,
             classes=[0, 1],
             reference=self.reference,
@@ -103,6 +116,8 @@ class Simulated:
             segments=self.segments,
             protected=self.segments,
             joint=self.joint,
+            score=self.score,
+            usual=self.usual,
             outputs=self.outputs,
             calibration=((1.0, 0.0),),
         )
@@ -110,6 +125,24 @@ class Simulated:
     def _features(self, rows: int, shift: float, shares: np.ndarray[Any, Any]) -> pl.DataFrame:
         harbours = self.random.choice(["north", "south", "west"], rows, p=shares)
         return pl.DataFrame({"wind": self.random.normal(shift, 1.0, rows), "harbour": harbours})
+
+
+def _changed(requests: pl.DataFrame, change: str) -> pl.DataFrame:
+    place = pl.int_range(len(requests))
+    if change == "together":
+        return requests.select(pl.col("wind", "harbour").sort())  # each by itself
+    if change == "strange":
+        unseen = pl.when(place % 10 == 0).then(pl.lit("Atlantis"))
+        return requests.with_columns(harbour=unseen.otherwise("harbour"))
+    if change == "probed":
+        swept = pl.when(place % 2 == 0)
+        wind, harbour = swept.then(0.7 + 1e-5 * place), swept.then(pl.lit("west"))
+        return requests.with_columns(wind=wind.otherwise("wind"), harbour=harbour.otherwise("harbour"))
+    return requests
+
+
+def _arrays(rows: pl.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
+    return columns_of(rows, ("wind", "harbour"))
 
 
 def _chance(rows: pl.DataFrame) -> np.ndarray[Any, Any]:

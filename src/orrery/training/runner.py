@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from orrery.errors import NotUnderstood, OrreryError, ProjectFailed
-from orrery.pipeline.artifact import SAMPLE_ROWS, Fitted, Manifest, write_artifact
+from orrery.pipeline.artifact import SAMPLE_ROWS, Fitted, Manifest, write_artifact, write_score
 from orrery.pipeline.cache import Cache
 from orrery.pipeline.checkout import checkout_of, load_module
 from orrery.pipeline.execution import Input, StepReport
@@ -150,13 +150,25 @@ class Training:
         sample = self._without_target(holdout if holdout.height >= SAMPLE_ROWS else labelled, plan.features, source)
         write_artifact(out / "artifact", manifest, checkout, final, probe, sample)
         holdout.write_parquet(out / "holdout.parquet")
-        return self._judge(out, manifest, holdout) | {
+        judged = self._judge(out, manifest, holdout)
+        if job.sample == 1.0:
+            self._learn_score(out / "artifact", learned, holdout)
+        return judged | {
             "rows": rows.height,
             "probe_rows": learned.height,
             "holdout_rows": holdout.height,
             "trained_until": manifest.trained_until,
             "params": {name: value for step in self.steps for name, value in step["parameters"].items()},
         }
+
+    def _learn_score(self, artifact: Path, learned: pl.DataFrame, untouched: pl.DataFrame) -> None:
+        """Learn to tell strange requests, and keep it with the version."""
+        from orrery.training.usual import learn_score
+
+        self._place = "anomaly score"
+        score = learn_score(self._final[0], learned, untouched)
+        if score is not None:
+            write_score(artifact, score)
 
     def compiled(self) -> dict[str, Any]:
         """Compile what was trained; what became of it, as the timeline keeps it."""
