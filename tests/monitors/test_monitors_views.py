@@ -146,6 +146,19 @@ def test_decay_compares_with_what_was_promised() -> None:
     assert not any(found.alarm for found in worse) and all(found.calm for found in worse)
 
 
+def test_decay_is_found_sooner_where_rows_are_units() -> None:
+    def looks(unit: str) -> int:
+        world = Simulated(8)
+        policy = with_policy(world.view(), rollout={"primary": "brier", "unit": unit}).spec
+        monitor = DecayMonitor.resume(msgspec.structs.replace(world.view(), spec=policy), {})
+        for _ in range(10):
+            assert not monitor.look(msgspec.structs.replace(world.view(), spec=policy)).alarm
+        changed = (monitor.look(msgspec.structs.replace(world.view("noise"), spec=policy)) for _ in range(60))
+        return 1 + next(number for number, found in enumerate(changed) if found.alarm)
+
+    assert looks("row") < looks("day") / 2
+
+
 @pytest.mark.parametrize("expected", [0.0, 0.97, 5.0])
 def test_decay_watches_perfect_and_hopeless_models_too(expected: float) -> None:
     """A promise of nothing, and one above the largest loss that counts, are still promises."""

@@ -51,6 +51,24 @@ def test_counts_are_a_look_with_many_units() -> None:
     assert MeanDetector(limit=0.1, tolerance=0.01, arl=1000).update(moved) == []  # 20 units alone prove nothing
 
 
+def test_independent_units_of_a_look_are_bets_of_their_own() -> None:
+    """The statistic is the recursion over looks, each the product of its rows' bets; and the promise is in looks."""
+    rng = np.random.default_rng(8)
+    detector, sr = MeanDetector(0.4, arl=1e9, n_bets=3), np.zeros(3)
+    for _ in range(20):
+        rows = rng.random(30)
+        detector.look(rows)
+        sr = np.prod(1 + np.geomspace(0.01, 0.9, 3)[:, None] / 0.4 * (rows - 0.4), axis=1) * (sr + 1)
+    assert detector.statistic == pytest.approx(sr.mean(), rel=1e-9) and not detector.look([])
+    looks, arl = 4000, 50
+    edge = rng.random((looks, 40)) < 0.2
+    alone, together = MeanDetector(0.2, arl=arl), MeanDetector(0.2, arl=arl)
+    assert 0 < sum(alone.look(rows) for rows in edge) <= looks / arl + 3 * math.sqrt(looks / arl)
+    # negative control: rows that share their day's luck are no units of their own
+    luck = (np.clip(rng.normal(0.2, 0.12, looks), 0, 1)[:, None] > rng.random((looks, 40))).astype(float)
+    assert sum(together.look(rows) for rows in luck) > looks / arl + 3 * math.sqrt(looks / arl)
+
+
 streams = st.lists(st.floats(0, 1), max_size=120)
 
 

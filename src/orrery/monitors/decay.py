@@ -18,7 +18,8 @@ class DecayMonitor(Monitor):
     """Bets that the mean loss of a look is above what was promised at release, plus the tolerance.
 
     Null: the expected mean loss of each look's matured labels is at most the champion's on untouched rows (upper end
-    of its interval) plus ``decay_tolerance``. A look is one unit, so its rows may depend on each other in any way.
+    of its interval) plus ``decay_tolerance``. A look is one unit, so its rows may depend on each other in any way;
+    unless the project says that its unit is the row: then each row is a bet, and a change is found many looks sooner.
     Promise: on average at least ``arl`` looks between two false alarms.
     """
 
@@ -42,8 +43,9 @@ class DecayMonitor(Monitor):
         rules = view.spec.monitors
         limit = min(max(view.expected_loss / bound, 0.001), 0.98)  # a promise of nothing at all cannot be bet on
         tolerance = min(rules.decay_tolerance / bound, 0.99 - limit)
-        detector = MeanDetector(limit, tolerance=max(tolerance, 0.0), arl=rules.arl, n_bets=4, smallest_bet=0.3)
-        return cls(detector, bound)  # few units, each the mean of many rows: small bets only delay
+        # few units, each the mean of many rows: small bets only delay
+        grid: dict[str, Any] = {} if cls.rows_are_units(view) else {"n_bets": 4, "smallest_bet": 0.3}
+        return cls(MeanDetector(limit, tolerance=max(tolerance, 0.0), arl=rules.arl, **grid), bound)
 
     def look(self, view: View) -> Finding:
         """Take in the mean loss of what came in since the last look."""
@@ -60,7 +62,8 @@ class DecayMonitor(Monitor):
                 trains=self.trains,
             )
         mean = float(losses.mean())
-        alarm = bool(self.detector.update([mean / self.bound]))
+        units = np.minimum(losses / self.bound, 1.0)  # rounding may go beyond
+        alarm = self.detector.look(units if self.rows_are_units(view) else [units.mean()])
         return Finding(
             alarm=alarm,
             calm=mean <= view.expected_loss + view.spec.monitors.decay_tolerance,
@@ -70,6 +73,11 @@ class DecayMonitor(Monitor):
             reason="decay",
             trains=self.trains,
         )
+
+    @classmethod
+    def rows_are_units(cls, view: View) -> bool:
+        """Say whether each row of a look is a bet of its own."""
+        return view.spec.rollout.unit == "row"
 
     def losses(self, view: View) -> FloatArray | str:
         """Return the loss of each matured label, or a sentence that says why nothing can be said."""

@@ -16,7 +16,7 @@ class EstimatedMonitor(DecayMonitor):
     The expectation is taken over the champion's own probabilities, calibrated on the untouched rows: so it sees
     requests that became harder, and not that what is predicted came to depend on the inputs in another way.
     Null: the expected mean loss of each look's requests is at most the promised one plus ``decay_tolerance``, *if* the
-    calibrated probabilities still come true. A look is one unit.
+    calibrated probabilities still come true. A look is one unit: its rows share the calibration.
     Promise: on average at least ``arl`` looks between two false alarms. It may start a training, never a promotion.
     """
 
@@ -27,6 +27,11 @@ class EstimatedMonitor(DecayMonitor):
     def applies(cls, view: View) -> bool:
         """Say whether there are probabilities, and a loss to compare with."""
         return view.spec.model.task != "regression" and bool(np.isfinite(view.expected_loss))
+
+    @classmethod
+    def rows_are_units(cls, view: View) -> bool:
+        """Rows are none, whatever the project says: the error of the calibration is in all of them."""
+        return False
 
     def losses(self, view: View) -> FloatArray | str:
         """Return the expected loss of each request, or a sentence that says why nothing can be said."""

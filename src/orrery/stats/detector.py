@@ -128,9 +128,33 @@ class MeanDetector:
                     f"{len(values)} values but {len(sizes)} counts.", todo="Give one count for each value."
                 )
             log_l = log_bet(self._bets, values[:, None], sizes[:, None], np.asarray(self._null))
+        return self._follow(log_l)
+
+    def look(self, units: npt.ArrayLike) -> bool:
+        """Look once at units that came together and are independent of each other, such as the rows of a day.
+
+        Parameters
+        ----------
+        units
+            Values within [0, 1], in any order. Where they may depend on each other, give `update` their mean instead:
+            then they are one unit.
+
+        Returns
+        -------
+        bool
+            Whether it alarms; then it begins anew. Nothing is no look.
+        """
+        values = bounded(units, 0.0, 1.0, "the units")
+        if len(values) == 0:
+            return False
+        log_l = np.log1p(np.multiply.outer(values - self._null, self._bets)).sum(axis=0, keepdims=True)
+        return bool(self._follow(log_l))
+
+    def _follow(self, log_l: FloatArray) -> list[int]:
+        """Take in one bet for each look, shape (looks, bets); give the looks that alarm."""
         alarms: list[int] = []
         start, size = 0, FIRST_CHUNK
-        while start < len(values):
+        while start < len(log_l):
             total = np.cumsum(log_l[start : start + size], axis=0)
             # 1 + SR_t = exp(S_t) * (1 + SR_0 + sum over s <= t of exp(-S_s)), with S the running sum of log L
             path = total + np.logaddexp.accumulate(np.vstack([self._evidence, -total]))[1:]
