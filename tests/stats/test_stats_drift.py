@@ -135,6 +135,24 @@ def test_false_alarms_stay_under_the_promise_on_the_edge_of_the_tolerance() -> N
     assert alarms[1] > looks / arl + 3 * math.sqrt(looks / arl)  # negative control: without the tolerance, not kept
 
 
+@pytest.mark.parametrize(
+    "truth",
+    [np.full(10, 0.1), np.array([0.5, 0.5]), np.array([0.9, 0.09, 0.007, 0.003]), 0.5 ** np.arange(1, 13)],
+    ids=["even", "a coin", "rare", "falling"],
+)
+def test_the_slack_covers_the_chance_in_the_reference(truth: np.ndarray) -> None:
+    """In 95 % of references no feature is further from the truth; and a third of the slack is too little."""
+    rng, features, rows, references = np.random.default_rng(11), 20, 2000, 300
+    truth = truth / truth.sum()
+    names = np.array([f"level {i}" for i in range(len(truth))], dtype=object)
+    counts = rng.multinomial(rows, truth, (references, features))
+    worst = np.abs(counts / rows - truth).sum(axis=2).max(axis=1) / 2
+    sketch = TableSketch.fit({f"c{i}": np.repeat(names, n) for i, n in enumerate(counts[0])})
+    slack = FeatureDrift(sketch)._slack.max()
+    beyond = 0.05 + 3 * math.sqrt(0.05 * 0.95 / references)
+    assert np.mean(worst > slack) <= beyond < np.mean(worst > slack / 3)
+
+
 def test_it_goes_on_after_a_restart_and_refuses_another_reference(reference: TableSketch) -> None:
     rng = np.random.default_rng(8)
     whole, parts = FeatureDrift(reference), FeatureDrift(reference)

@@ -13,7 +13,7 @@ from orrery.actions.gate import blocks_of, unseen_by
 from orrery.actions.losses import own_losses_of
 from orrery.actions.references import countable
 from orrery.actions.windows import try_windows
-from orrery.data.arrays import columns_of
+from orrery.data.arrays import counted
 from orrery.data.predictions import logged
 from orrery.errors import ProjectFailed
 from orrery.pipeline.artifact import read_manifest
@@ -81,11 +81,11 @@ def _changed(desk: Desk, policy: Spec, name: str, learned: int, newest: int) -> 
     if spec.time and spec.time in before.columns:
         before = before.sort(spec.time)
     names = [one for one in before.columns if one not in (spec.entity, spec.time) and countable(before[one])]
-    reference = TableSketch.fit(columns_of(before.select(names), names))
+    reference = TableSketch.fit(counted(before.select(names), names))
     detector = FeatureDrift(reference, tolerance=policy.monitors.tolerance, arl=LOOKS)
     size = max(1, -(-len(added) // PARTS))
     for part in added.select(names).iter_slices(size):
-        look = detector.update(reference.empty_like().add(columns_of(part, names)))
+        look = detector.update(reference.empty_like().add(counted(part, names)))
         if look.alarm:
             blame = ", ".join(feature for feature, _ in look.blame[:3])
             return True, f"{len(added):,} new rows are not like those before, most of all in {blame}."

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from orrery.actions.desk import Desk
-from orrery.data.arrays import columns_of, inputs_of
+from orrery.data.arrays import columns_of, counted, inputs_of
 from orrery.monitors.predictions import output_columns
 from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec
@@ -83,14 +83,14 @@ def _features(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFram
 
 
 def _sketch(rows: pl.DataFrame) -> TableSketch:
-    return TableSketch.fit(columns_of(rows, rows.columns))
+    return TableSketch.fit(counted(rows, rows.columns))
 
 
 def _groups(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame, names: tuple[str, ...]) -> TableSketch:
     """Return the groups of declared columns in those rows; a number is a group's code."""
     brought = _brought(requests)
     newest = _newest(desk, champion, policy, [name for name in names if name in brought])
-    return TableSketch.fit(columns_of(newest, newest.columns), categories=newest.columns)
+    return TableSketch.fit(counted(newest, newest.columns), categories=newest.columns)
 
 
 def _outputs(desk: Desk, model: str, champion: Version, policy: Spec) -> TableSketch:

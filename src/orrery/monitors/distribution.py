@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import polars as pl
 
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.stats import FeatureDrift, Look, TableSketch
+from orrery.stats.table import Column
 
 LEAST = 20  # requests below which a look says nothing
 SEVERE = 0.2  # the customary limit of the population stability index; used to see that a cause is gone, never to alarm
@@ -40,7 +41,7 @@ class DistributionMonitor(Monitor):
         return view.spec.monitors.tolerance
 
     @abstractmethod
-    def columns(self, view: View) -> dict[str, np.ndarray[Any, Any]]:
+    def columns(self, view: View) -> Mapping[str, Column]:
         """Return the columns of this look's requests as the sketches read them."""
 
     @abstractmethod

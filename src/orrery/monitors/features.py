@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
-
-from orrery.data.arrays import as_trained, columns_of
+from orrery.data.arrays import as_trained, counted
 from orrery.monitors.distribution import DistributionMonitor
 from orrery.monitors.monitor import View
 from orrery.stats import Look, NumericSketch, TableSketch
+from orrery.stats.table import Column
 
 
 class FeatureMonitor(DistributionMonitor):
@@ -26,11 +25,11 @@ class FeatureMonitor(DistributionMonitor):
         """Return the champion's newest training rows."""
         return view.reference
 
-    def columns(self, view: View) -> dict[str, np.ndarray[Any, Any]]:
+    def columns(self, view: View) -> Mapping[str, Column]:
         """Return what the requests brought; words where the training data have numbers are missing values."""
         features = view.reference.features
         numbers = [name for name, sketch in features.items() if isinstance(sketch, NumericSketch)]
-        return columns_of(as_trained(view.requests, numbers), list(features))
+        return counted(as_trained(view.requests, numbers), list(features))
 
     def words(self, look: Look, view: View) -> str:
         """Name the features to blame."""

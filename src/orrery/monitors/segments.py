@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
-
-from orrery.data.arrays import columns_of
+from orrery.data.arrays import counted
 from orrery.monitors.distribution import DistributionMonitor
 from orrery.monitors.monitor import View
 from orrery.stats import Look, TableSketch
+from orrery.stats.table import Column
 
 FEWER = 0.8  # of its share in training: a group with less is named as under-represented
 NAMED = 3  # groups that the sentence names
@@ -38,9 +37,9 @@ class SegmentMonitor(DistributionMonitor):
         """Return the share of the requests that may be of other groups."""
         return view.spec.monitors.segment_tolerance
 
-    def columns(self, view: View) -> dict[str, np.ndarray[Any, Any]]:
+    def columns(self, view: View) -> Mapping[str, Column]:
         """Return the segments of this look's requests."""
-        return columns_of(view.requests, list(view.segments.features))
+        return counted(view.requests, list(view.segments.features))
 
     def words(self, look: Look, view: View) -> str:
         """Name the groups that are under-represented, or else those that ask more often than they did in training."""

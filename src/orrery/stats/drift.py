@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class FeatureDrift:
     References
     ----------
     Shekhar, Ramdas 2021, "Nonparametric two-sample testing by betting"; Shin, Ramdas, Rinaldo 2023, "E-detectors".
-    Slack: McDiarmid's inequality and the mean of the multinomial's total variation (Devroye 1983).
+    Slack: Borell 1975, "The Brunn-Minkowski inequality in Gauss space"; the multinomial is taken for normal.
 
     Examples
     --------
@@ -107,6 +108,7 @@ class FeatureDrift:
         self.bins = int(bins)
         groups = [sketch.groups(self.bins) for sketch in reference.features.values()]
         self._width = max(int(group.max()) + 1 for group in groups)
+        self._real = np.array([[bin <= group.max() for bin in range(self._width)] for group in groups])
         # one flat numbering of all bins of all features, so that one bincount serves them all
         self._bins = np.concatenate([group + row * self._width for row, group in enumerate(groups)])
         self._reference_counts = self._counts(reference)
@@ -123,10 +125,14 @@ class FeatureDrift:
         return flat.reshape(len(self.features), self._width)
 
     def _reference_error(self) -> FloatArray:
-        """Total variation between sample and truth of the reference: 95 % bound for all features together."""
+        """Total variation between sample and truth of the reference: 95 % bound for all features together.
+
+        It is the largest of nearly normal variables, the errors of all sets of bins, none of which has a standard
+        deviation above ``0.5 / sqrt(n)``: so it exceeds its mean by no more than a normal variable does.
+        """
         n = self.reference.rows
-        mean = np.sqrt(self._q * (1 - self._q) / n).sum(axis=1) / 2
-        return np.asarray(mean + math.sqrt(math.log(len(self.features) / 0.05) / (2 * n)))
+        mean = np.sqrt(2 / math.pi * self._q * (1 - self._q) / n).sum(axis=1) / 2
+        return np.asarray(mean + NormalDist().inv_cdf(1 - 0.05 / len(self.features)) / (2 * math.sqrt(n)))
 
     def update(self, batch: TableSketch, units: float | None = None) -> Look:
         """Look at a new batch.
@@ -216,27 +222,18 @@ class FeatureDrift:
 
     def _severity(self, batch: TableSketch, counts: FloatArray) -> dict[str, Severity]:
         result = {}
-        real = self._real_bins()
         distances = jensen_shannon(self._reference_counts, counts)
+        indices = psi(self._reference_counts, counts, self._real)
         for row, (name, sketch) in enumerate(batch.features.items()):
             ordered = isinstance(sketch, NumericSketch)
             result[name] = Severity(
-                psi=float(psi(self._reference_counts[row, : real[row]], counts[row, : real[row]])),
+                psi=float(indices[row]),
                 jensen_shannon=float(distances[row]),
                 ks=ks(self.reference.features[name].counts[1:], sketch.counts[1:]) if ordered else None,
                 missing=sketch.missing / sketch.rows,
                 outside=sketch.outside / sketch.rows,
             )
         return result
-
-    def _real_bins(self) -> list[int]:
-        """Bins of each feature without the padding to equal width."""
-        sizes = [len(sketch.counts) for sketch in self.reference.features.values()]
-        last = np.cumsum(sizes)
-        return [
-            int(self._bins[end - size : end].max()) - row * self._width + 1
-            for row, (size, end) in enumerate(zip(sizes, last, strict=True))
-        ]
 
     def _fingerprint(self) -> str:
         digest = hashlib.blake2b(self._reference_counts.tobytes(), digest_size=8)

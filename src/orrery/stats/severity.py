@@ -8,13 +8,15 @@ import numpy.typing as npt
 from orrery.stats.checks import FloatArray
 
 
-def _shares(counts: npt.ArrayLike, smoothing: float) -> FloatArray:
-    array = np.asarray(counts, dtype=np.float64) + smoothing
+def _shares(counts: npt.ArrayLike, smoothing: npt.ArrayLike) -> FloatArray:
+    array = np.asarray(counts, dtype=np.float64) + np.asarray(smoothing)
     return np.asarray(array / np.maximum(array.sum(axis=-1, keepdims=True), 1e-300))
 
 
-def psi(reference: npt.ArrayLike, current: npt.ArrayLike) -> FloatArray:
+def psi(reference: npt.ArrayLike, current: npt.ArrayLike, real: npt.ArrayLike = True) -> FloatArray:
     """Population stability index of counts over the same bins (last axis), half a row added to each bin.
+
+    Where columns have different numbers of bins, `real` says which are bins, and which fill up the table.
 
     By custom: below 0.1 stable, 0.1 to 0.2 moved, above 0.2 changed. In small samples chance alone gives about
     ``bins * (1 / rows + 1 / reference rows)``.
@@ -24,8 +26,9 @@ def psi(reference: npt.ArrayLike, current: npt.ArrayLike) -> FloatArray:
     >>> round(float(psi([500, 500], [700, 300])), 3)
     0.169
     """
-    p, q = _shares(reference, 0.5), _shares(current, 0.5)
-    return np.asarray(((q - p) * np.log(q / p)).sum(axis=-1))
+    half = np.where(real, 0.5, 0.0)
+    p, q = _shares(reference, half), _shares(current, half)
+    return np.asarray(((q - p) * np.log(np.where(real, q, 1.0) / np.where(real, p, 1.0))).sum(axis=-1))
 
 
 def jensen_shannon(reference: npt.ArrayLike, current: npt.ArrayLike) -> FloatArray:

@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from orrery.errors import NotUnderstood
+from orrery.stats.cells import Cells
 from orrery.stats.checks import FloatArray, IntArray, require
 
+BLOCK = 16_384  # values at a time: what is in between stays in the processor's cache
 CELLS = 256  # fine cells of a number
 TOP = 20  # categories with a cell of their own
 KNOWN = 512  # rarer categories that are remembered, as hashes
@@ -117,12 +119,16 @@ class NumericSketch(_Sketch):
     def add(self, values: npt.ArrayLike) -> NumericSketch:
         """Count values (nan is missing); gives itself."""
         array = as_numbers(values)
-        present = array[~np.isnan(array)]
-        cells = np.searchsorted(self.edges, present, side="right") + 1
-        self.counts += np.bincount(cells, minlength=len(self.counts))
-        self.counts[0] += len(array) - len(present)
-        shifted = (present[np.isfinite(present)] - self.centre) / self.scale
-        self.moments += np.array([len(shifted), shifted.sum(), shifted @ shifted])
+        cells = Cells(self.edges, len(array))
+        for start in range(0, len(array), BLOCK):
+            part = array[start : start + BLOCK]
+            missing = np.isnan(part)
+            present = part[~missing] if missing.any() else part
+            self.counts[0] += len(part) - len(present)
+            self.counts[1:] += cells.count(present)
+            finite = np.isfinite(present)
+            shifted = ((present if finite.all() else present[finite]) - self.centre) / self.scale
+            self.moments += np.array([len(shifted), shifted.sum(), np.square(shifted).sum()])
         return self
 
     def empty_like(self) -> NumericSketch:
@@ -214,20 +220,21 @@ class CategorySketch(_Sketch):
         self._cell = {name: 3 + i for i, name in enumerate(top)}
 
     @classmethod
-    def fit(cls, values: npt.ArrayLike) -> CategorySketch:
+    def fit(cls, values: npt.ArrayLike | Counter[Any]) -> CategorySketch:
         """Choose the cells from reference values and count these."""
-        array = np.asarray(values)
-        tally = _tally(array)
-        tally.pop(None, None)
+        tally = _tally(values)
         # ties by name, so that the same rows in another order give the same cells
         ranked = sorted(((-n, name) for name, n in tally.items() if name is not None))
         rare = ranked[TOP:]
         known = frozenset(_hash(name) for _, name in rare) if len(rare) <= KNOWN else None
-        return cls(tuple(name for _, name in ranked[:TOP]), known).add(array)
+        return cls(tuple(name for _, name in ranked[:TOP]), known).add(tally)
 
-    def add(self, values: npt.ArrayLike) -> CategorySketch:
-        """Count values (None and nan are missing; others are compared as text); gives itself."""
-        for name, n in _tally(np.asarray(values)).items():
+    def add(self, values: npt.ArrayLike | Counter[Any]) -> CategorySketch:
+        """Count values, or take in what was counted of each; gives itself.
+
+        None and nan are missing; others are compared as text.
+        """
+        for name, n in _tally(values).items():
             self.counts[0 if name is None else self._find(name)] += n
         return self
 
@@ -293,11 +300,14 @@ def as_numbers(values: npt.ArrayLike) -> FloatArray:
         ) from error
 
 
-def _tally(array: npt.NDArray[Any]) -> Counter[str | None]:
+def _tally(values: npt.ArrayLike | Counter[Any]) -> Counter[str | None]:
     """Count the values as categories."""
-    require(array.ndim == 1, f"A column has the shape {array.shape}.", "Give one-dimensional arrays.")
+    if not isinstance(values, Counter):
+        array = np.asarray(values)
+        require(array.ndim == 1, f"A column has the shape {array.shape}.", "Give one-dimensional arrays.")
+        values = Counter(array.tolist())
     result: Counter[str | None] = Counter()
-    for value, n in Counter(array.tolist()).items():
+    for value, n in values.items():
         result[group_of(value)] += n
     return result
 

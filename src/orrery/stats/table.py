@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy.typing as npt
 from orrery.errors import Damaged, NotFound, NotUnderstood
 from orrery.stats.sketch import CategorySketch, NumericSketch, Sketch
 
-Columns = Mapping[str, npt.NDArray[Any]]
+Column = npt.NDArray[Any] | Counter[Any]
+"""Values, or for a category how often each of them came: whoever reads a table may count words faster."""
+Columns = Mapping[str, Column]
 
 
 class TableSketch:
@@ -44,7 +47,8 @@ class TableSketch:
         Parameters
         ----------
         columns
-            Arrays of equal length: numbers and booleans (nan is missing), or text and objects (None is missing).
+            Arrays of equal length: numbers and booleans (nan is missing), or text and objects (None is missing). Or, of
+            a category, how often each value came.
         categories
             Names of columns that hold codes, not quantities, although they are numbers.
         """
@@ -53,7 +57,9 @@ class TableSketch:
             {
                 name: (
                     NumericSketch.fit(values)
-                    if np.asarray(values).dtype.kind in "fiubmM" and name not in categories
+                    if not isinstance(values, Counter)
+                    and np.asarray(values).dtype.kind in "fiubmM"
+                    and name not in categories
                     else CategorySketch.fit(values)
                 )
                 for name, values in columns.items()
@@ -82,7 +88,7 @@ class TableSketch:
             raise NotFound(f"The rows have no column {', '.join(absent)}.", safe="Nothing was counted.")
         _height({name: columns[name] for name in self.features})
         # first into new sketches: a column that cannot be read must not leave half of the table counted
-        fresh = {name: sketch.empty_like().add(columns[name]) for name, sketch in self.features.items()}
+        fresh = {name: _counted(sketch.empty_like(), columns[name]) for name, sketch in self.features.items()}
         self.features = self.merge(TableSketch(fresh)).features
         return self
 
@@ -124,8 +130,16 @@ class TableSketch:
             ) from error
 
 
+def _counted(sketch: Sketch, values: Column) -> Sketch:
+    if not isinstance(sketch, NumericSketch):
+        return sketch.add(values)
+    if isinstance(values, Counter):  # the reference has numbers here
+        values = np.repeat(np.array(list(values), dtype=object), list(values.values()))
+    return sketch.add(values)
+
+
 def _height(columns: Columns) -> None:
-    lengths = {len(np.asarray(values)) for values in columns.values()}
+    lengths = {one.total() if isinstance(one, Counter) else len(np.asarray(one)) for one in columns.values()}
     if len(lengths) > 1:
         raise NotUnderstood(
             f"The columns have different lengths: {sorted(lengths)}.",
