@@ -18,7 +18,7 @@ from pathlib import Path
 from harness import HERE, NotRun, Outcome
 from venvs import CACHE
 
-PARTS = ("challenger",)
+PARTS = ("detection", "challenger", "drift", "throughput", "retraining")
 RESULTS = HERE.parent / "results"
 
 
@@ -33,7 +33,7 @@ def text(outcome: Outcome, part: str, seed: int) -> str:
         + ", ".join(versions)
         + ".",
         "",
-        outcome.notes,
+        " ".join(outcome.notes.split()),
         "",
         "| goal | met | |",
         "|---|---|---|",

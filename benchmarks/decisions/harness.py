@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PEERS = HERE.parent / "peers"
 sys.path.insert(0, str(PEERS))
+SILENT = {"DO_NOT_TRACK": "1", "NML_DISABLE_USAGE_LOGGING": "1", "WHYLOGS_NO_ANALYTICS": "True"}
+"""Peers that would tell their makers about this machine do not."""
 
 from venvs import NotRun, install  # noqa: E402
 
@@ -32,7 +35,10 @@ def peer(venv: str, script: str, *words: object) -> None:
     """Run a script of ``benchmarks/peers`` in a venv of its own; `NotRun` where that fails."""
     bin = install(PEERS / f"{venv}.txt")
     done = subprocess.run(
-        [str(bin / "python"), str(PEERS / script), *map(str, words)], stderr=subprocess.PIPE, text=True
+        [str(bin / "python"), str(PEERS / script), *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **SILENT},
     )
     if done.returncode:
         raise NotRun(f"{script} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
