@@ -44,9 +44,10 @@ def own_losses(desk: Desk, spec: Spec, python: str, artifact: Path) -> Iterator[
 @contextmanager
 def own_losses_of(desk: Desk, model: ModelState, version: Version) -> Iterator[Own]:
     """Give the losses that the project file of a version defines, by the version's own code."""
-    spec, python = model.spec_of(version.commit), desk.python_of(model.commits[version.commit])
+    spec = model.spec_of(version.commit)
     if not spec.losses:
         yield {}
         return
+    python = desk.python_of(model.commits[version.commit])
     with own_losses(desk, spec, python, desk.artifact(version)) as own:
         yield own
