@@ -61,6 +61,20 @@ def test_a_distance_that_is_read_as_chi_squared_breaks_that_promise(score: Anoma
     assert (score.scores(many) >= 3).mean() < 0.002
 
 
+def test_the_share_beyond_a_level_is_at_most_what_is_said_and_often_more_than_the_level_itself() -> None:
+    """The ranking is of few rows: the level alone, the negative control, is no bound of what it lets through."""
+    beyond, limits = [], []
+    for seed in range(60):
+        found = AnomalyScore.fit(rows(2 * seed, 500), rows(2 * seed + 1, 999))
+        assert found is not None
+        beyond.append((found.scores(rows(5000 + seed, 4000)) >= 2 - 1e-9).mean())
+        limits.append(found.at_most(2))
+    assert 0.012 < limits[0] < 0.03 and set(limits) == {limits[0]}
+    assert np.mean(np.array(beyond) > limits[0]) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
+    assert np.mean(np.array(beyond) > 0.01) > 0.2
+    assert found.at_most(4) == 0.0, "nothing can score so much"
+
+
 @pytest.mark.parametrize(
     ("changed", "blamed"),
     [
@@ -72,6 +86,7 @@ def test_a_distance_that_is_read_as_chi_squared_breaks_that_promise(score: Anoma
         ({"night": 2.0}, "night"),
         ({"fee": np.nan}, "fee"),
         ({"fee": 1e9}, "fee"),
+        ({"fee": 1e308}, "fee"),
     ],
 )
 def test_what_is_broken_scores_three_and_is_named(score: AnomalyScore, changed: dict[str, object], blamed: str) -> None:

@@ -51,9 +51,13 @@ def _numeric(column: pl.Series) -> bool:
 
 
 def as_trained(requests: pl.DataFrame, numbers: Collection[str]) -> pl.DataFrame:
-    """Return requests whose words are missing values where the training data have numbers."""
-    words = [name for name in numbers if requests.schema.get(name) == pl.String]
-    return requests.with_columns(pl.col(words).cast(pl.Float64, strict=False))
+    """Return requests in which whatever is no number is missing, where the training data have numbers."""
+    kinds = {name: requests.schema[name] for name in numbers if name in requests.columns}
+    words = [name for name, kind in kinds.items() if kind == pl.String]
+    others = [name for name, kind in kinds.items() if not (kind.is_numeric() or kind in (pl.Boolean, pl.String))]
+    return requests.with_columns(
+        pl.col(words).cast(pl.Float64, strict=False), *(pl.lit(None, pl.Float64).alias(name) for name in others)
+    )
 
 
 def inputs_of(requests: pl.DataFrame, score: AnomalyScore) -> dict[str, npt.NDArray[Any]]:
