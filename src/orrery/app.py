@@ -248,6 +248,28 @@ class Orrery:
             occurred_at=occurred_at,
         )
 
+    def add_values(self, name: str, metric: str, frame: pl.DataFrame, *, key: str = "") -> Accepted:
+        """Add values of a business metric: columns ``entity`` (or a day), ``label`` (the value) and ``at``.
+
+        Raises
+        ------
+        NotFound
+            If no project file of the model names the metric: nothing would ever look at it.
+        NotUnderstood
+            If a value is no number.
+        """
+        from orrery.data.labels import LabelTable
+
+        commits = self.model(name).commits.values()
+        known = {one for commit in commits for one in commit.spec["rollout"].get("business") or ()}
+        if metric not in known:
+            hint = f"Known: {', '.join(sorted(known))}." if known else "Name it in [rollout.business]."
+            raise NotFound(f"{name} has no business metric {metric!r}.", safe="Nothing was added.", todo=hint)
+        if "label" in frame.columns and not (frame["label"].dtype.is_numeric() and frame["label"].is_finite().all()):
+            raise NotUnderstood(f"A value of {metric} is no number.", safe="Nothing was added.")
+        self.ship_journal()
+        return LabelTable(self.lake, name, metric).append(frame, key or None)
+
     def add_labels(self, name: str, frame: pl.DataFrame, *, actor: str = "labels", key: str = "") -> Accepted:
         """Add labels that have become known: columns ``entity``, ``label`` and ``at``.
 

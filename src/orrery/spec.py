@@ -176,6 +176,25 @@ class Probation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ] = 0.5
 
 
+class Business(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A business metric as a guardrail: what came of an answer, or the sum of a day, must not get worse."""
+
+    low: Annotated[float, Meta(description="Smallest value that counts; what is below counts as this.")]
+    high: Annotated[float, Meta(description="Largest value that counts.")]
+    better: Annotated[str, Meta(pattern="^(higher|lower)$", description="Which way is good.")] = "higher"
+    margin: Annotated[float, Meta(ge=0, description="How much worse on average is still no worse.")] = 0.0
+    by: Annotated[
+        str,
+        Meta(
+            pattern="^(unit|day)$",
+            description="`unit`: values come for entities, and the units of an A/B are compared; `day`: for whole "
+            "days, and those after a promotion are compared with those before, while the former champion is on guard.",
+        ),
+    ] = "unit"
+    absent: Annotated[float, Meta(description="What a unit counts of which no value came in time.")] = 0.0
+    delay: Annotated[str, Meta(description="How long after an answer its value is final; default: label_delay.")] = ""
+
+
 class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a challenger becomes champion."""
 
@@ -194,6 +213,9 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     ] = ""
     probation: Probation = Probation()
     guardrails: Annotated[dict[str, float], Meta(description="Other losses and how much worse each may get.")] = {}
+    business: Annotated[
+        dict[str, Business], Meta(description="Business metrics that must not get worse, by name.")
+    ] = {}
     redesign: Burden = Burden(shadow=True, min="1d", max="60d")
     refresh: Burden = Burden(approval="policy")
     repair: Burden = Burden(approval="policy", guard="7d", window="30d")
@@ -487,6 +509,8 @@ def _check(spec: Spec, source: str) -> None:
     for metric in spec.rollout.guardrails:
         if metric not in losses:
             raise NotUnderstood(f"{source}: [rollout.guardrails] {metric!r} is no loss of a {task} model.")
+    for name, rule in spec.rollout.business.items():
+        _check_business(spec, name, rule, f"{source}: [rollout.business.{name}]")
     _check_durations(spec, source)
     _check_windows(spec, f"{source}: [triggers] windows = {list(spec.triggers.windows)}")
     for change in CHANGES:
@@ -497,6 +521,31 @@ def _check(spec: Spec, source: str) -> None:
 
         if not croniter.is_valid(spec.triggers.schedule):
             raise NotUnderstood(f"{source}: [triggers] schedule = {spec.triggers.schedule!r} is not a cron expression.")
+
+
+def _check_business(spec: Spec, name: str, metric: Business, place: str) -> None:
+    check_name(name, "name of a business metric")
+    burdens = [getattr(spec.rollout, change) for change in CHANGES]
+    if name in {one for names in METRICS.values() for one in names} | set(spec.losses):
+        raise NotUnderstood(f"{place} has the name of a loss.", todo="Give it another.")
+    if not metric.low < metric.high:
+        raise NotUnderstood(f"{place} low = {metric.low:g} is not below high = {metric.high:g}.")
+    if metric.margin >= metric.high - metric.low:
+        raise NotUnderstood(f"{place} margin = {metric.margin:g} tolerates everything between low and high.")
+    if metric.delay:
+        parse_duration(metric.delay)
+    if metric.by == "unit":
+        if not metric.low <= metric.absent <= metric.high:
+            raise NotUnderstood(f"{place} absent = {metric.absent:g} is not between low and high.")
+        if not spec.model.entity:
+            raise NotUnderstood(f"{place} needs [model] entity.", todo="Name the column that values come for.")
+        if not any(burden.ab for burden in burdens):
+            raise NotUnderstood(
+                f"{place} compares the units of an A/B, and no change has one.",
+                todo='Set ab in [rollout.redesign] or [rollout.refresh], or by = "day".',
+            )
+    elif not any(parse_duration(burden.guard) for burden in burdens):
+        raise NotUnderstood(f"{place} is looked at while a former champion is on guard, and none is.")
 
 
 def _check_losses(spec: Spec, source: str) -> None:

@@ -19,6 +19,9 @@ tides = "tides"
 TIMED = SMALLEST.replace("[data]", 'time = "at"\n[data]') + "[triggers]\n"
 
 
+EARNS = SMALLEST + "[rollout.business.revenue]\n"
+
+
 def test_the_smallest_file_has_careful_defaults() -> None:
     spec = specs.parse(SMALLEST)
     assert list(spec.environments) == ["staging", "production"]
@@ -64,6 +67,13 @@ def test_environments_follow_their_needs_however_they_are_stored() -> None:
         (SMALLEST + '[gates]\nholdout = "7d"', "needs [model] time"),
         (SMALLEST + '[triggers]\nschedule = "every day"', "cron"),
         (SMALLEST + '[monitors]\nevery = "often"', "length of time"),
+        (EARNS + "low = 5\nhigh = 1", "not below high"),
+        (EARNS + "low = 0\nhigh = 1\nmargin = 1", "tolerates everything"),
+        (EARNS + "low = 1\nhigh = 2", "not between low and high"),
+        (EARNS + 'low = 0\nhigh = 2\nby = "week"', "by"),
+        (EARNS + "low = 0\nhigh = 2", "needs [model] entity"),
+        (EARNS.replace("[data]", 'entity = "who"\n[data]') + "low = 0\nhigh = 2", "units of an A/B"),
+        (EARNS.replace("revenue", "brier") + "low = 0\nhigh = 2", "name of a loss"),
         (SMALLEST + "[losses.missed]\nbound = 0", "bound"),
         (SMALLEST + "[losses.missed]", "bound"),
         (SMALLEST + "[losses.brier]\nbound = 1", "cannot be the name of a loss"),

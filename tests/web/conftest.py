@@ -47,6 +47,11 @@ PROJECT = spec.to_dict(
         needs = ["staging", "review:quality"]
         [rollout]
         primary = "brier"
+        [rollout.business.delays]
+        by = "day"
+        better = "lower"
+        low = 0
+        high = 2000
         [monitors]
         every = "1d"
         [serving]

@@ -275,3 +275,14 @@ def test_labels_are_counted(web: httpx.Client) -> None:
     refused(web.post(f"{M}/labels", json={"labels": [{"entity": "a"}]}), 422)
     refused(web.post(f"{M}/labels", json={"labels": [{"entity": "a", "label": "x"}, {"entity": "b", "label": 1}]}), 422)
     refused(web.post("/api/models/nobody/labels", json={"labels": labels}), 404)
+
+
+def test_values_of_a_business_metric_come_where_labels_come(web: httpx.Client) -> None:
+    values = {"labels": [{"entity": "2013-07-01", "label": 812.5}]}
+    assert web.post(f"{M}/labels", params={"metric": "delays"}, json=values).json()["unknown"] == 1
+    assert web.post(f"{M}/labels", params={"metric": "delays"}, json=values).json()["duplicate"] == 1
+    assert web.post(f"{M}/labels", json=values).json()["unknown"] == 1  # a label of this entity is another thing
+    said = refused(web.post(f"{M}/labels", params={"metric": "delay"}, json=values), 404)
+    assert "no business metric 'delay'" in said["what"] and "delays" in said["todo"]
+    words = {"labels": [{"entity": "2013-07-01", "label": "many"}]}
+    refused(web.post(f"{M}/labels", params={"metric": "delays"}, json=words), 422)

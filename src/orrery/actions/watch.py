@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import polars as pl
 
+from orrery.actions.arms import daily_values, labelled_units, valued_units
 from orrery.actions.desk import Desk, owner_of
 from orrery.actions.losses import own_losses_of
 from orrery.actions.references import references
-from orrery.data.log import PredictionLog
 from orrery.data.predictions import logged, matured
 from orrery.monitors.monitor import View
 from orrery.monitors.watch import Look, look
+from orrery.rollout.business import by, day_after_day, worse_days
 from orrery.rollout.compare import level_of, look_at_arm
 from orrery.rollout.compare import look as compare_once
 from orrery.rollout.service import service
 from orrery.rollout.shares import SHARING, service_in_words
 from orrery.spec import Spec
 from orrery.timeline.event import Draft
-from orrery.timeline.state import Challenger, ModelState
+from orrery.timeline.state import ModelState
 from orrery.types import digest, format_instant, parse_duration, parse_instant
 from orrery.workers.action import Action
 
@@ -137,11 +139,18 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     with own_losses_of(desk, model, model.champion() or champion) as own:  # whose project file is the policy
         if challenger.role == "arm":
             expected = float(champion.facts.get("expected_loss") or 0.0)
-            units = _units(desk, model, action.environment, challenger, rows, lane.champion)
-            found = look_at_arm(before, units, policy, classes, challenger.share, expected=expected, own=own, **told)
+            units = labelled_units(desk, model.name, action.environment, challenger, rows, lane.champion)
+            about = (desk, model.name, action.environment, challenger, lane.champion, policy)
+            came = valued_units(*about, since, until)
+            found = look_at_arm(
+                before, units, policy, classes, challenger.share, business=came, expected=expected, own=own, **told
+            )
         else:
             pairs = _pairs(rows, lane.champion, challenger.version, policy)
             found = compare_once(before, pairs, policy, classes, until, own=own, **told)
+    fell = _fallen(desk, model, policy, lane.since, until) if challenger.role == "guard" and lane.since else []
+    if fell:
+        found = msgspec.structs.replace(found, decision="promote", broken=fell)
     effect = (
         "no labelled pairs yet" if found.effect is None else f"challenger better by {found.effect:.4f} on {found.n}"
     )
@@ -158,7 +167,8 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
             kind="compared",
             actor="orrery/rollout",
             why=f"{served}Version {challenger.version} ({challenger.role}) beside version {lane.champion}: {effect}; "
-            f"evidence {found.evidence:.3g} for, {found.counter:.3g} against: {found.decision}.",
+            f"evidence {found.evidence:.3g} for, {found.counter:.3g} against: "
+            f"{'; '.join([found.decision, *found.broken])}.",
             model=model.name,
             version=challenger.version,
             environment=action.environment,
@@ -170,6 +180,16 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
 def issue_of(model: ModelState, monitor: str, action: Action) -> str:
     """Return the id of the issue that an alarm opens: one for each alarm."""
     return digest(f"{model.name}/{action.environment}/{monitor}/{action.args['look']}")[:12]
+
+
+def _fallen(desk: Desk, model: ModelState, policy: Spec, promoted: datetime, until: datetime) -> list[str]:
+    """Return which metrics that come by day are worse since the promotion than before it, in words."""
+    found = []
+    for name, rule in by(policy.rollout.business, "day").items():
+        values = daily_values(desk, model.name, name, rule, policy, until)
+        if (days := day_after_day(name, rule, values, promoted.date())) is not None:
+            found.append(days)
+    return worse_days(found, policy.rollout.alpha)
 
 
 def _on_guard(policy: Spec) -> Spec:
@@ -187,27 +207,3 @@ def _pairs(rows: pl.DataFrame, champion: int, challenger: int, policy: Spec) -> 
         "_id", pl.col("_output").alias("challenger")
     )
     return left.join(right, on="_id", how="inner", maintain_order="left").drop("_id")
-
-
-def _units(
-    desk: Desk, model: ModelState, environment: str, arm: Challenger, rows: pl.DataFrame, champion: int
-) -> pl.DataFrame:
-    """Return of each unit of an A/B its first answer, where its label became final since the last look.
-
-    Who comes again was not drawn again: a unit counts once, with the first answer that it got in this trial.
-    """
-    assert arm.moved is not None
-
-    def units(frame: pl.DataFrame | pl.LazyFrame) -> Any:
-        request = pl.col("_id").str.replace(r"#\d+$", "")
-        held = frame.collect_schema().names()
-        unit = pl.coalesce(pl.col(arm.unit).cast(pl.String), request) if arm.unit in held else request
-        mine = (pl.col("_version") == arm.version) & (pl.col("_role") == "arm")
-        its = (pl.col("_version") == champion) & (pl.col("_role") == "champion")
-        return frame.filter(mine | its).with_columns(unit=unit)
-
-    log = PredictionLog(desk.orrery.lake, model.name).rows(environment, arm.moved.date(), None)
-    answered = units(log.filter(pl.col("_at") > arm.moved)).sort("_at", "_id")
-    firsts = answered.unique("unit", keep="first", maintain_order=True).select("_id").collect()
-    found: pl.DataFrame = units(rows).join(firsts, on="_id", how="semi", maintain_order="left")
-    return found.select(pl.col("_output").alias("output"), "label", arm=pl.col("_role") == "arm")

@@ -17,9 +17,10 @@ from orrery.data.log import INSTANT, PredictionLog
 from orrery.data.rules import rows_to_expect
 from orrery.data.table import Table, Write, fit, schema_of, within
 from orrery.errors import NotUnderstood
-from orrery.types import digest
+from orrery.types import check_name, digest
 
 FOLDER = "labels"
+VALUES = "values"
 ASIDE = "quarantined-labels"
 REACH = timedelta(days=31)
 """How long before a prediction its label may be known; one older than that belongs to an earlier prediction."""
@@ -57,12 +58,14 @@ class LabelTable:
     Parameters
     ----------
     lake, model : where, and whose.
+    metric : the same for values of a business metric: what came of an answer, beside what was true.
     """
 
-    def __init__(self, lake: Lake, model: str) -> None:
+    def __init__(self, lake: Lake, model: str, metric: str = "") -> None:
         self.model = model
         self.lake = lake
-        self.table: Table = lake.table(FOLDER, model)
+        folder = f"{VALUES}-{check_name(metric, 'name of a metric')}" if metric else FOLDER
+        self.table: Table = lake.table(folder, model)
         self._log = PredictionLog(lake, model)
 
     def append(

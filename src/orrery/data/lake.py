@@ -37,8 +37,8 @@ ROW = "_row"
 FOLDERS = ("datasets", "quarantine", "predictions", "labels", "quarantined-labels")
 """Kinds of tables in a lake; each is a folder of its root."""
 
-PARTITIONS = {"predictions": ("_day",), "labels": ("_month",)}
-"""Columns that divide the files of a kind."""
+PARTITIONS = {"predictions": ("_day",), "labels": ("_month",), "values": ("_month",)}
+"""Columns that divide the files of a kind; what stands behind a hyphen in a folder's name is one of its kind."""
 
 SMALL_FILES = 32
 """Appends after which the files of a dataset are joined: a daily feed would leave hundreds for every reader."""
@@ -107,7 +107,7 @@ class Lake:
     def table(self, folder: str, name: str) -> Table:
         """Return the table ``{root}/{folder}/{name}``, there or not yet."""
         path = f"{folder}/{check_name(name, 'name of a table')}"
-        partition_by = PARTITIONS.get(folder, ())
+        partition_by = PARTITIONS.get(folder.partition("-")[0], ())
         with self._mutex:
             if path not in self._tables:
                 lock = None if "://" in self.root else Path(self.root, ".locks", f"{folder}-{name}")

@@ -6,6 +6,7 @@ Beside the champion, on the same requests; or on requests that were drawn by lot
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from orrery.rollout.business import by, largest_loss, losses_of, worse_in_words
 from orrery.spec import Spec
 from orrery.stats import PairedTest, level, randomised_differences
 from orrery.stats.measure import NONE, Own, bound_of, encode, row_losses
@@ -33,6 +35,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     evidence : e-value for the challenger; ``counter`` against it.
     decision : promote, abort or undecided.
     guardrails : for each guardrail the evidence that the challenger's loss is higher by less than its margin.
+    broken : guardrails that it is proven to break, in words.
     state : to go on from at the next look.
     """
 
@@ -44,6 +47,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     counter: float
     decision: str
     guardrails: dict[str, float]
+    broken: list[str] = []
     state: dict[str, Any]
 
 
@@ -111,6 +115,7 @@ def look_at_arm(
     expected: float = 0.0,
     alpha: float | None = None,
     own: Own = NONE,
+    business: Mapping[str, pl.DataFrame] | None = None,
 ) -> Comparison:
     """Take in the units of an A/B whose labels became final since the last look; each unit once.
 
@@ -122,6 +127,8 @@ def look_at_arm(
     units : columns ``output``, ``label`` and ``arm`` (whether the arm answered), in the order of the requests.
     share : probability with which a unit was drawn for the arm.
     expected : mean loss that is expected, on the primary loss: the nearer, the sooner a difference shows.
+    business : for metrics that come by unit, what came of the units whose time for it was over since the last look:
+        columns ``value`` and ``arm``.
     """
     widen = 1 / min(share, 1 - share)
     tests = (
@@ -130,18 +137,26 @@ def look_at_arm(
         else _begin(spec, scale, alpha, own, widen)
     )
     seen: dict[str, list[float]] = {name: list(sums) for name, sums in state.get("seen", {}).items()}
-    if len(units):
-        labels = encode(units["label"].to_list(), classes)
-        outputs = np.asarray(units["output"].to_list(), dtype=np.float64)
-        for name, test in tests.items():
-            largest = test.bound / widen
-            loss = spec.rollout.primary if name == PRIMARY else name
-            losses = row_losses(loss, outputs, labels, cap=largest, own=own)
-            total, count = seen.get(name, [expected if name == PRIMARY else 0.0, 1.0])
-            centre = min(max(total / count, 0.0), largest)  # of earlier looks only: it must not know these units
-            test.update(randomised_differences(losses, units["arm"].to_numpy(), share, centre))
-            before = seen.get(name, [0.0, 0.0])
-            seen[name] = [before[0] + float(losses.sum()), before[1] + len(losses)]
+    labels = encode(units["label"].to_list(), classes)
+    outputs = np.asarray(units["output"].to_list(), dtype=np.float64)
+    for name, test in tests.items():
+        largest, rule = test.bound / widen, spec.rollout.business.get(name)
+        if rule is not None:
+            if (came := (business or {}).get(name)) is None:
+                continue
+            losses, drawn = losses_of(rule, came["value"].to_numpy()), came["arm"].to_numpy()
+            first = float(losses_of(rule, [rule.absent])[0])
+        else:
+            loss, drawn = spec.rollout.primary if name == PRIMARY else name, units["arm"].to_numpy()
+            losses = row_losses(loss, outputs, labels, cap=largest, own=own) if len(units) else np.empty(0)
+            first = expected if name == PRIMARY else 0.0
+        if not len(losses):
+            continue
+        total, count = seen.get(name, [first, 1.0])
+        centre = min(max(total / count, 0.0), largest)  # of earlier looks only: it must not know these units
+        test.update(randomised_differences(losses, drawn, share, centre))
+        before = seen.get(name, [0.0, 0.0])
+        seen[name] = [before[0] + float(losses.sum()), before[1] + len(losses)]
     return _found(tests, int(state.get("rows", 0)) + len(units), {"seen": seen})
 
 
@@ -152,7 +167,8 @@ def _found(tests: dict[str, PairedTest], rows: int, more: dict[str, Any]) -> Com
     decision: str = test.decision
     if decision == "promote" and any(rail.decision != "promote" for rail in rails.values()):
         decision = "undecided"  # better on the primary loss, not yet shown to keep every guardrail
-    if any(rail.decision == "abort" for rail in rails.values()):
+    broken = [worse_in_words(name, rail) for name, rail in rails.items() if rail.decision == "abort"]
+    if broken:
         decision = "abort"
     interval = test.interval() if test.n else None
     return Comparison(
@@ -164,6 +180,7 @@ def _found(tests: dict[str, PairedTest], rows: int, more: dict[str, Any]) -> Com
         counter=min(test.counter_evidence, 1e12),
         decision=decision,
         guardrails=guardrails,
+        broken=broken,
         state={
             "tests": {name: one.to_state() for name, one in tests.items()},
             "rows": rows,
@@ -191,6 +208,10 @@ def _begin(
         # who tolerates more than the largest loss that counts tolerates all: still a test, won at once
         risk = rules.alpha if alpha is None else alpha
         found[name] = PairedTest(kind, min(margin, 0.99 * bound), risk, bound, abort_alpha=rules.alpha)
+    if widen is not None:  # only who answers brings anything about
+        for name, metric in by(rules.business, "unit").items():
+            bound, risk = largest_loss(metric) * widen, rules.alpha if alpha is None else alpha
+            found[name] = PairedTest("loss", metric.margin, risk, bound, abort_alpha=rules.alpha)
     return found
 
 

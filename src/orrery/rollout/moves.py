@@ -208,7 +208,10 @@ def _after_looks(model: ModelState, lane: Lane, challenger: Challenger, now: dat
     words = evidence_in_words(challenger)
     if role == "guard":
         if challenger.decision == "promote":
-            drafts = return_of(model, lane, version, f"The former champion is proven better: {words}", ACTOR)
+            why = f"The former champion is proven better: {words}"
+            if fell := challenger.evidence.get("broken"):  # not by labels, and not beside it: see rollout/business.py
+                why = f"The former champion comes back: {'; '.join(fell)}. Days, not versions, were compared. {words}"
+            drafts = return_of(model, lane, version, why, ACTOR)
             yield record(f"rollback:{key}", *drafts)
         elif now >= challenger.until:
             why = f"The guard period is over; version {lane.champion} stays. {words}"
@@ -221,7 +224,8 @@ def _after_looks(model: ModelState, lane: Lane, challenger: Challenger, now: dat
         why = f"Taken back: {breach}. {shares.service_in_words(challenger)}"
         yield record(f"breach:{key}", *shares.retired(model, lane, challenger, why))
     elif challenger.decision == "abort":
-        why = f"Refused: proven worse than version {lane.champion}. {words}"
+        broken = "; ".join(challenger.evidence.get("broken") or ["proven worse"])
+        why = f"Refused, beside version {lane.champion}: {broken}. {words}"
         yield record(f"abort:{key}", _draft("retired", model, version, environment, why, facts))
     elif role == "canary" and shares.step_done(challenger, policy, now):
         yield _step(model, lane, challenger, policy, now)

@@ -243,6 +243,8 @@ def _compared(state: ModelState, event: Event) -> None:
         challenger.compared_until = parse_instant(event.data["until"])
         challenger.decision = event.data["decision"]
         challenger.evidence = {name: event.data.get(name) for name in ("n", "effect", "interval", "evidence")}
+        if broken := event.data.get("broken"):
+            challenger.evidence["broken"] = broken
         challenger.state = event.data.get("state", {})
         challenger.service = event.data.get("service", {})
         if challenger.trial and challenger.decision == "promote" and not challenger.won:

@@ -345,7 +345,7 @@ class _Reader:
         says = (
             f"{count} at {who} beside version {last.data.get('champion')}: {by}; evidence for it "
             f"{_short(last.data.get('evidence'))}, against it {_short(last.data.get('counter'))} (it counts from "
-            f"{_short(needed)} on): {last.data.get('decision')}."
+            f"{_short(needed)} on): {'; '.join([str(last.data.get('decision')), *(last.data.get('broken') or ())])}."
         )
         numbers = {key: last.data.get(key) for key in ("effect", "interval", "n", "evidence", "counter", "decision")}
         yield _link(last, "beside", says, numbers, events=[one.seq for one in looks])

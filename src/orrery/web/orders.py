@@ -134,15 +134,19 @@ async def labels(
     orrery: Here,
     model: str,
     idempotency_key: Annotated[str, Header(max_length=200)] = "",
+    metric: Annotated[str, Query(max_length=63)] = "",
 ) -> Response:
-    """Add labels that have become known: JSON, or a table with the columns ``entity``, ``label`` and ``at``."""
+    """Add labels that have become known: JSON, or a table with the columns ``entity``, ``label`` and ``at``.
+
+    With ``metric``, values of a business metric instead: for entities, or for days (2026-11-20).
+    """
     kind = upload.type_of(request)
     if kind == "application/json":
         content = await request.body()
-        accepted = await run_in_threadpool(upload.add_labels, orrery, model, content, idempotency_key)
+        accepted = await run_in_threadpool(upload.add_labels, orrery, model, content, idempotency_key, metric)
     else:
         async with upload.received(request, kind) as path:
-            accepted = await run_in_threadpool(upload.add_label_table, orrery, model, path, idempotency_key)
+            accepted = await run_in_threadpool(upload.add_label_table, orrery, model, path, idempotency_key, metric)
     return answer(accepted, 201)
 
 

@@ -61,8 +61,8 @@ def add_rows(orrery: Orrery, name: str, path: Path, *, why: str, actor: str, key
     return asdict(orrery.add_data(name, _frame(path), why=why, actor=actor, key=key))
 
 
-def add_labels(orrery: Orrery, model: str, content: bytes, key: str) -> dict[str, Any]:
-    """Add labels that came as JSON."""
+def add_labels(orrery: Orrery, model: str, content: bytes, key: str, metric: str) -> dict[str, Any]:
+    """Add labels, or values of a business metric, that came as JSON."""
     import polars as pl
 
     labels, now = decode(content, Labels).labels, orrery.clock.now()
@@ -80,16 +80,22 @@ def add_labels(orrery: Orrery, model: str, content: bytes, key: str) -> dict[str
             "at": pl.Series([one.at or now for one in labels], dtype=pl.Datetime("us", "UTC")),
         }
     )
-    return asdict(orrery.add_labels(model, frame, key=key))
+    return _added(orrery, model, frame, key, metric)
 
 
-def add_label_table(orrery: Orrery, model: str, path: Path, key: str) -> dict[str, Any]:
-    """Add labels that came as a table."""
+def add_label_table(orrery: Orrery, model: str, path: Path, key: str, metric: str) -> dict[str, Any]:
+    """Add the same that came as a table."""
     import polars as pl
 
     frame = _frame(path)
     if "at" not in frame.columns:
         frame = frame.with_columns(pl.lit(orrery.clock.now()).cast(pl.Datetime("us", "UTC")).alias("at"))
+    return _added(orrery, model, frame, key, metric)
+
+
+def _added(orrery: Orrery, model: str, frame: pl.DataFrame, key: str, metric: str) -> dict[str, Any]:
+    if metric:
+        return asdict(orrery.add_values(model, metric, frame, key=key))
     return asdict(orrery.add_labels(model, frame, key=key))
 
 
