@@ -24,8 +24,28 @@ SHARE = 8
 BACK = 500 // LOOK
 """Looks that a probe must not have learned from: it is judged on them."""
 ARL, TOLERANCE = 1000, 0.02
-SETTINGS = (("look", 16), ("row", 16), ("row", 4))
-"""What is taken for independent, and looks between two probes. The goals ask about the first, which is the default."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How orrery is set; in looks. The last two are no settings of it: what they would bring is measured here."""
+
+    unit: str
+    cooldown: int
+    wait: int = 0
+    """From an alarm to its first probe."""
+    ahead: int = 0
+    """For which the gain is counted on; 0 is the cooldown."""
+
+    def words(self) -> str:
+        words = f"a {self.unit} is a unit, cooldown {self.cooldown * LOOK:,}"
+        if self.wait:
+            words += f"; *what if* it waited {self.wait * LOOK:,} rows after an alarm, counted on {self.ahead * LOOK:,}"
+        return words
+
+
+POLICIES = (Policy("look", 16), Policy("row", 16), Policy("row", 4, wait=4, ahead=40))
+"""The goals ask about the first, which is the default."""
 WANDER = 0.002
 """Standard deviation of what the slow turn adds in a row, in radians."""
 Rows = tuple[np.ndarray, np.ndarray]
@@ -105,7 +125,7 @@ def oracle(so_far: np.ndarray, cost: float) -> tuple[float, str]:
     return float(after[begin]), str(count[begin])
 
 
-def orrery(one: World, cost: float, cooldown: int, unit: str) -> tuple[float, float, str]:
+def orrery(one: World, cost: float, policy: Policy) -> tuple[float, float, str]:
     """Decay alarms, then a probe on an eighth of the rows says whether a training is worth it and on which window.
 
     The detector is set and asked as the decay monitor does, the arithmetic is the data trigger's.
@@ -114,16 +134,17 @@ def orrery(one: World, cost: float, cooldown: int, unit: str) -> tuple[float, fl
     champion, born = one.wrong[begin, last], begin
     said = np.zeros(ROWS, dtype=bool)
     errors, trained, probed, held = 0, 0, 0, begin
-    detector, alarm = _detector(one, begin, last, unit), False
+    detector, alarm = _detector(one, begin, last, policy.unit), False
     for at in range(begin, looks):
         row = at * LOOK
         if row - DELAY - LOOK >= born * LOOK:  # answers of this champion whose labels are known since the last look
             news = said[row - DELAY - LOOK : row - DELAY].astype(float)
-            found = detector.look(news if unit == "row" else [news.mean()])
+            found = detector.look(news if policy.unit == "row" else [news.mean()])
+            held = max(held, at + policy.wait) if found and not alarm else held
             alarm = found or (alarm and news.mean() > detector.limit + TOLERANCE)
         if alarm and at >= held and at - BACK >= begin:
             judged = slice(row - DELAY - BACK * LOOK, row - DELAY)
-            probed, held = probed + 1, at + cooldown
+            probed, held = probed + 1, at + policy.cooldown
             mine = one.probes[at - BACK, :, judged].astype(float)
             number = int(mine.mean(axis=1).argmin())
             better = paired_interval(champion[judged].astype(float) - mine[number])
@@ -131,7 +152,7 @@ def orrery(one: World, cost: float, cooldown: int, unit: str) -> tuple[float, fl
                 metric="error",
                 gain=better.estimate,
                 low=better.low,
-                requests=float(cooldown * LOOK),
+                requests=float((policy.ahead or policy.cooldown) * LOOK),
                 error=1.0,
                 hours=cost,
                 hour=1.0,
@@ -139,7 +160,7 @@ def orrery(one: World, cost: float, cooldown: int, unit: str) -> tuple[float, fl
             )
             if worth.pays:
                 champion, born, trained, alarm = one.wrong[at, number], at, trained + 1, False
-                detector = _detector(one, at, number, unit)
+                detector = _detector(one, at, number, policy.unit)
         said[row : row + LOOK] = champion[row : row + LOOK]
         errors += int(said[row : row + LOOK].sum())
     paid = trained + probed * len(WINDOWS) / SHARE  # trainings
@@ -171,7 +192,7 @@ def run(cache: Path, seed: int) -> Outcome:
         adwin = json.loads(out.read_text())
         for cost in COSTS:
             theirs = min((each["errors"] + cost * each["trainings"], str(each["trainings"])) for each in adwin)
-            mine = [orrery(one, cost, cooldown, unit) for unit, cooldown in SETTINGS]
+            mine = [orrery(one, cost, policy) for policy in POLICIES]
             total, paid, _ = mine[0]
             same = calendar(so_far, cost, most=paid)
             found = [
@@ -192,7 +213,7 @@ def run(cache: Path, seed: int) -> Outcome:
         ("10 % better than it where changes are abrupt (MIXED, SEA)", not better, "; ".join(better)),
     ]
     head = ["stream, cost of a training", "never", "best calendar", "best calendar of no more trainings", "ADWIN"]
-    head += [*(f"orrery, a {unit} is a unit, cooldown {cooldown * LOOK:,}" for unit, cooldown in SETTINGS), "oracle"]
+    head += [*(f"orrery, {policy.words()}" for policy in POLICIES), "oracle"]
     return Outcome("When to train again", _notes(), goals, [table(head, lines)], [PEERS / "river.txt"])
 
 
