@@ -39,8 +39,9 @@ class Policy:
 
     def words(self) -> str:
         words = f"a {self.unit} is a unit, cooldown {self.cooldown * LOOK:,}"
-        if self.wait:
-            words += f"; *what if* it waited {self.wait * LOOK:,} rows after an alarm, counted on {self.ahead * LOOK:,}"
+        wait, ahead = self.wait * LOOK, self.ahead * LOOK
+        if wait:
+            words += f"; *what if* it waited {wait:,} rows after an alarm, counting on {ahead:,}"
         return words
 
 
