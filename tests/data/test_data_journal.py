@@ -23,7 +23,7 @@ from orrery.data.labels import LabelTable
 from orrery.data.lake import Lake
 from orrery.data.log import PredictionLog
 from orrery.data.ship import ship
-from orrery.data.table import Write
+from orrery.data.table import Table, Write
 from orrery.errors import NotAllowed
 from orrery.settings import Settings
 from orrery.stats.anomaly import AnomalyScore
@@ -222,7 +222,6 @@ def test_a_shipper_killed_at_any_moment_neither_loses_nor_doubles(tmp_path: Path
     code = f"""
 from orrery.data.lake import Lake
 from orrery.data.ship import ship
-from orrery.data.table import Write
 lake = Lake({lake.root!r})
 ship({str(folder)!r}, lake)
 print("ready", flush=True)
@@ -349,7 +348,7 @@ def test_a_log_that_is_older_than_the_score_is_read_and_goes_on(tmp_path: Path, 
         )
     )
     day = frame["_at"].dt.date().alias("_day")
-    log.table.write(lambda table: Write(frame.with_columns(day)))
+    Table(log.table.uri, {}, partition_by=["_day"]).write(lambda table: Write(frame.with_columns(day)))
     assert "_anomaly" not in log.table.schema()
     assert shipped(lake)["_anomaly"].to_list() == [None]
     with Journal(tmp_path / "j", "one") as journal:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from orrery.data.lake import Lake
 from orrery.data.predictions import Accepted, LabelTable, PredictionLog, logged, matured
+from orrery.data.table import Table, Write
 from orrery.errors import ContractBroken, NotUnderstood
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -258,3 +259,26 @@ def _stored(
         if neighbour is None or neighbour[2] != value:
             kept.append((entity, value, at))
     return kept
+
+
+def test_a_log_of_many_days_stays_few_files_and_gives_a_day_alone(lake: Lake) -> None:
+    for i in range(70):
+        predict(lake, (f"a{i}", START + i * DAY))
+    log = PredictionLog(lake, "m")
+    assert log.table.files() <= 35
+    day = (START + 3 * DAY).date()  # lies in a file with the days around it
+    assert log.rows(None, day, day).collect()["_entity"].to_list() == ["a3"]
+
+
+def test_a_log_that_was_divided_by_day_is_read_and_written_on(lake: Lake) -> None:
+    uri = f"{lake.root}/predictions/m"
+    old = Table(uri, {}, partition_by=["_day"])
+    frame = pl.DataFrame({"_day": [START.date()], "_at": [START], "_id": ["r-old"], "_entity": ["old"]})
+    frame = frame.with_columns(
+        _environment=pl.lit("production"), _version=pl.lit(1, pl.Int32), _role=pl.lit("champion")
+    )
+    old.write(lambda table: Write(frame))
+    predict(lake, ("new", START + DAY))
+    log = PredictionLog(lake, "m")
+    assert sorted(log.rows("production", None, None).collect()["_entity"]) == ["new", "old"]
+    assert log.rows("production", START.date(), START.date()).collect()["_entity"].to_list() == ["old"]

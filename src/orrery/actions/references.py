@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -31,14 +32,27 @@ def references(desk: Desk, model: str, champion: Version, policy: Spec, requests
     Those of the inputs have the columns that requests bring: a dataset also holds what is known only afterwards. So
     they are made when the first requests are there.
     """
+    newest = _Newest(desk, champion, policy)
+    brought = _brought(requests)
+
+    def features() -> pl.DataFrame:
+        """Return the columns of which drift can be told."""
+        spec = policy.model
+        rows = newest.of([name for name in brought if name not in (spec.entity, spec.time, spec.target)])
+        return rows.select([name for name in rows.columns if countable(rows[name])])
+
+    def groups(names: Sequence[str]) -> TableSketch:
+        """Return the groups of declared columns; a number is a group's code."""
+        rows = newest.of([name for name in names if name in brought])
+        return TableSketch.fit(counted(rows, rows.columns), categories=rows.columns)
 
     def kept(kind: str, make: Callable[[], TableSketch]) -> TableSketch:
         body = _kept(desk, f"{model}-{champion.number}.{kind}", lambda: make().to_bytes() if len(requests) else b"")
         return TableSketch.from_bytes(body) if body else TableSketch({})
 
     def together() -> bytes:
-        newest = _features(desk, champion, policy, requests)
-        found = JointReference.fit(columns_of(newest, newest.columns))
+        rows = features()
+        found = JointReference.fit(columns_of(rows, rows.columns))
         return NEVER if found is None else found.to_bytes()
 
     joint = _kept(desk, f"{model}-{champion.number}.joint", lambda: together() if len(requests) else b"")
@@ -46,16 +60,16 @@ def references(desk: Desk, model: str, champion: Version, policy: Spec, requests
 
     def apart() -> bytes:
         assert score is not None
-        found = Usual.fit(score, inputs_of(_newest(desk, champion, policy, list(score.columns)), score))
+        found = Usual.fit(score, inputs_of(newest.of(score.columns), score))
         return NEVER if found is None else msgspec.json.encode(found)
 
     usual = _kept(desk, f"{model}-{champion.number}.usual", apart) if score is not None else NEVER
     return {
         "score": score,
         "usual": Usual.from_bytes(usual) if usual != NEVER else None,
-        "reference": kept("sketch", lambda: _sketch(_features(desk, champion, policy, requests))),
-        "segments": kept("segments", lambda: _groups(desk, champion, policy, requests, policy.model.segments)),
-        "protected": kept("protected", lambda: _groups(desk, champion, policy, requests, policy.model.protected)),
+        "reference": kept("sketch", lambda: _sketch(features())),
+        "segments": kept("segments", lambda: groups(policy.model.segments)),
+        "protected": kept("protected", lambda: groups(policy.model.protected)),
         "outputs": kept("outputs", lambda: _outputs(desk, model, champion, policy)),
         "joint": JointReference.from_bytes(joint) if joint not in (b"", NEVER) else None,
         "calibration": _calibration(desk, model, champion, policy),
@@ -74,23 +88,8 @@ def _kept(desk: Desk, name: str, make: Callable[[], bytes]) -> bytes:
     return body
 
 
-def _features(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame) -> pl.DataFrame:
-    """Return the newest rows that the champion learned from: what drift can be told of."""
-    spec = policy.model
-    names = [name for name in _brought(requests) if name not in (spec.entity, spec.time, spec.target)]
-    newest = _newest(desk, champion, policy, names)
-    return newest.select([name for name in newest.columns if countable(newest[name])])
-
-
 def _sketch(rows: pl.DataFrame) -> TableSketch:
     return TableSketch.fit(counted(rows, rows.columns))
-
-
-def _groups(desk: Desk, champion: Version, policy: Spec, requests: pl.DataFrame, names: tuple[str, ...]) -> TableSketch:
-    """Return the groups of declared columns in those rows; a number is a group's code."""
-    brought = _brought(requests)
-    newest = _newest(desk, champion, policy, [name for name in names if name in brought])
-    return TableSketch.fit(counted(newest, newest.columns), categories=newest.columns)
 
 
 def _outputs(desk: Desk, model: str, champion: Version, policy: Spec) -> TableSketch:
@@ -121,13 +120,23 @@ def _brought(requests: pl.DataFrame) -> list[str]:
     return [name for name in requests.columns if requests[name].null_count() < len(requests)]
 
 
-def _newest(desk: Desk, champion: Version, policy: Spec, names: list[str]) -> pl.DataFrame:
-    """Return columns of the newest rows of the dataset's version that the champion learned from."""
-    manifest = read_manifest(desk.artifact(champion))
-    frame = desk.orrery.lake.read(manifest.dataset, champion.data[manifest.dataset]).lazy()
-    if policy.model.time:
-        frame = frame.sort(policy.model.time)
-    return frame.select([name for name in manifest.columns if name in names]).tail(REFERENCE_ROWS).collect()
+class _Newest:
+    """The newest rows of the dataset's version that the champion learned from, read when first asked for, and once."""
+
+    def __init__(self, desk: Desk, champion: Version, policy: Spec) -> None:
+        self._desk, self._champion, self._time = desk, champion, policy.model.time
+
+    def of(self, names: Sequence[str]) -> pl.DataFrame:
+        """Return these columns, as far as the dataset has them."""
+        return self._rows.select([name for name in self._rows.columns if name in names])
+
+    @cached_property
+    def _rows(self) -> pl.DataFrame:
+        manifest = read_manifest(self._desk.artifact(self._champion))
+        frame = self._desk.orrery.lake.read(manifest.dataset, self._champion.data[manifest.dataset]).lazy()
+        if self._time:
+            frame = frame.sort(self._time)
+        return frame.select(list(manifest.columns)).tail(REFERENCE_ROWS).collect()
 
 
 def countable(column: pl.Series) -> bool:

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from orrery.actions import build, gate, probe, purge, train, watch
 from orrery.actions.desk import Desk, failure, owner_of
@@ -15,6 +16,7 @@ from orrery.errors import NotFound, OrreryError, ProjectFailed
 from orrery.loop import decide
 from orrery.timeline.event import Draft
 from orrery.timeline.state import ModelState
+from orrery.timeline.store import connect
 from orrery.workers.action import Action
 from orrery.workers.leases import SECONDS, Leases
 
@@ -37,7 +39,7 @@ ATTEMPTS = 3  # times that an action may fail for a reason that is not the proje
 LONG = ("build", "test", "probe", "train")
 SWEEP = 5.0  # seconds between two decisions on a model that has no news
 UPKEEP = 5.0  # seconds between two visits to the journal when there is nothing else to do
-BUSY_POLL, QUIET_POLL = 0.02, 0.25
+BUSY_POLL, QUIET_POLL = 0.01, 0.25
 
 
 class Worker:
@@ -53,12 +55,13 @@ class Worker:
         self.orrery = orrery
         self.name = name
         self.desk = Desk(orrery)
-        self.leases = Leases(orrery.timeline.engine)
+        self.leases = Leases(connect(orrery.settings.database, durable=False))  # a dead machine holds no lease
         self._stopping = threading.Event()
         self._seen: object = None
         self._kept = 0.0
         self._read = 0
         self._swept: float | None = None
+        self._instant: datetime | None = None
         self._pending: set[str] = set()
 
     def stop(self) -> None:
@@ -77,7 +80,7 @@ class Worker:
                 continue
             self._seen = mark
             self._upkeep()
-            pause = min(pause * 1.5, 2 * BUSY_POLL if self.orrery.settings.replay else QUIET_POLL)
+            pause = min(pause * 1.5, BUSY_POLL if self.orrery.settings.replay else QUIET_POLL)
             self._stopping.wait(pause)
 
     def _upkeep(self) -> None:
@@ -132,15 +135,16 @@ class Worker:
         orrery, now = self.orrery, time.monotonic()
         seq = orrery.timeline.head()[0]
         news = orrery.timeline.changed(self._read) if self._swept is not None else set()
-        everyone = self._swept is None or "" in news or orrery.settings.replay or now - self._swept >= SWEEP
-        names = orrery.models() if everyone else [name for name in self._pending | news if name]
         data, instant = orrery.states.data(), orrery.clock.now()
+        moved = orrery.settings.replay and instant != self._instant
+        everyone = self._swept is None or "" in news or moved or now - self._swept >= SWEEP
+        names = orrery.models() if everyone else [name for name in self._pending | news if name]
         pending = set()
         for name in names:
             state = orrery.states.model(name) if name in news else orrery.states.held(name)
             if decide(state, data, instant):
                 pending.add(name)
-        self._pending, self._read = pending, seq
+        self._pending, self._read, self._instant = pending, seq, instant
         if everyone:
             self._swept = now
         yield from sorted(pending)

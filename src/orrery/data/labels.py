@@ -13,7 +13,7 @@ import polars as pl
 from deltalake import DeltaTable
 
 from orrery.data.lake import Lake
-from orrery.data.log import INSTANT, PredictionLog
+from orrery.data.log import INSTANT, MONTH, PredictionLog
 from orrery.data.rules import rows_to_expect
 from orrery.data.table import Table, Write, fit, schema_of, within
 from orrery.errors import NotUnderstood
@@ -25,9 +25,7 @@ ASIDE = "quarantined-labels"
 REACH = timedelta(days=31)
 """How long before a prediction its label may be known; one older than that belongs to an earlier prediction."""
 
-MONTH = "_month"  # of at; divides the files
 _COUNTER = "labels"  # application id whose number is the rows so far: two writers cannot both add the next
-_SMALL_FILES = 16
 SCHEMA = {"entity": pl.String(), "at": INSTANT, "seq": pl.Int64(), "predicted": pl.Date(), MONTH: pl.Date()}
 
 
@@ -113,9 +111,6 @@ class LabelTable:
             return Write(stored.with_columns(sequence), {"key": key, "accepted": asdict(outcome)}, numbers)
 
         self.table.write(decide)
-        newest: datetime = rows.select(pl.col("at").max()).item()
-        if self.table.files(f"{MONTH} = '{newest:%Y-%m-01}'") > _SMALL_FILES:
-            self.table.compact()
         return outcome
 
     def known(self, since: datetime | None, until: datetime, entities: pl.Series | None = None) -> pl.DataFrame:

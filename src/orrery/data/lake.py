@@ -37,11 +37,18 @@ ROW = "_row"
 FOLDERS = ("datasets", "quarantine", "predictions", "labels", "quarantined-labels")
 """Kinds of tables in a lake; each is a folder of its root."""
 
-PARTITIONS = {"predictions": ("_day",), "labels": ("_month",), "values": ("_month",)}
+PARTITIONS = {"predictions": ("_month",), "labels": ("_month",), "values": ("_month",)}
 """Columns that divide the files of a kind; what stands behind a hyphen in a folder's name is one of its kind."""
 
-SMALL_FILES = 32
-"""Appends after which the files of a dataset are joined: a daily feed would leave hundreds for every reader."""
+STATISTICS = {
+    "datasets": (ROW,),
+    "quarantine": (ROW,),
+    "predictions": ("_day", "_entity"),
+    "labels": ("entity", "at"),
+    "values": ("entity", "at"),
+    "quarantined": (ROW,),
+}
+"""Columns by which the readers of a kind choose files."""
 
 _COUNTER = "orrery"
 _PREFIXES = ("AWS_", "AZURE_", "GOOGLE_")
@@ -107,12 +114,15 @@ class Lake:
     def table(self, folder: str, name: str) -> Table:
         """Return the table ``{root}/{folder}/{name}``, there or not yet."""
         path = f"{folder}/{check_name(name, 'name of a table')}"
-        partition_by = PARTITIONS.get(folder.partition("-")[0], ())
+        kind = folder.partition("-")[0]
+        partition_by, statistics = PARTITIONS.get(kind, ()), STATISTICS.get(kind, ())
         with self._mutex:
             if path not in self._tables:
                 lock = None if "://" in self.root else Path(self.root, ".locks", f"{folder}-{name}")
                 uri = f"{self.root.rstrip('/')}/{path}"
-                self._tables[path] = Table(uri, self.options, partition_by=partition_by, lock=lock)
+                self._tables[path] = Table(
+                    uri, self.options, partition_by=partition_by, statistics=statistics, lock=lock
+                )
             return self._tables[path]
 
     def group(self, uri: str, commit: Callable[[Sequence[Any]], Sequence[Any]]) -> GroupCommit[Any, Any]:
@@ -160,10 +170,7 @@ class Lake:
         group: GroupCommit[_Batch, DatasetVersion] = self.group(
             table.uri, lambda batches: self._commit(folder, name, batches)
         )
-        version = group.submit(_Batch(rows, note, key, dict(about or {}), at or datetime.now(UTC)))
-        if table.files() % SMALL_FILES == 0:  # not each time: a table of large files has nothing to join
-            table.compact()
-        return version
+        return group.submit(_Batch(rows, note, key, dict(about or {}), at or datetime.now(UTC)))
 
     def append_blocks(
         self,

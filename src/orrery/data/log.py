@@ -1,4 +1,4 @@
-"""The prediction log of a model: every prediction with its inputs, version and request id; its files divided by day."""
+"""The prediction log of a model: every prediction with inputs, version and request id; its files divided by month."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from orrery.types import digest
 
 FOLDER = "predictions"
 INSTANT = pl.Datetime("us", "UTC")
+MONTH = "_month"
 
 COLUMNS: dict[str, pl.DataType] = {
     "_id": pl.String(),  # of the request and row, such as "req-3#17"
     "_at": INSTANT,
-    "_day": pl.Date(),  # of _at; divides the files
+    "_day": pl.Date(),  # of _at
+    MONTH: pl.Date(),  # first day of it; divides the files
     "_environment": pl.String(),
     "_version": pl.Int32(),
     "_role": pl.String(),  # who answered: champion, canary, arm, standby; who saw it: shadow, guard; batch
@@ -132,7 +134,7 @@ class PredictionLog:
     def rows(
         self, environment: str | None, first: date | None, last: date | None, entities: pl.Series | None = None
     ) -> pl.LazyFrame:
-        """Return the rows of an environment and of days, both included; other days' files are not opened.
+        """Return the rows of an environment and of days, both included; files of other days are not opened.
 
         Nor are those that hold none of the entities, where one can tell.
         """
@@ -146,7 +148,10 @@ class PredictionLog:
         found = found.with_columns(
             pl.lit(None, kind).alias(name) for name, kind in COLUMNS.items() if name not in schema
         )
-        return found if environment is None else found.filter(pl.col("_environment") == environment)
+        chosen = [pl.col("_day") >= first] if first else []
+        chosen += [pl.col("_day") <= last] if last else []
+        chosen += [pl.col("_environment") == environment] if environment is not None else []
+        return found.filter(*chosen) if chosen else found
 
     def first_days(self, entities: pl.Series, since: date) -> dict[str, date]:
         """Return the first day on which each entity was predicted; entities never predicted are not in it.
@@ -253,6 +258,7 @@ def _fitted(frame: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFr
     columns = {series.name: series for series in frame.get_columns()}
     columns["_at"] = _instants(columns["_at"])
     columns["_day"] = columns["_at"].dt.date().alias("_day")
+    columns[MONTH] = columns["_day"].dt.truncate("1mo").alias(MONTH)
     for name, kind in COLUMNS.items():
         if name not in columns:
             columns[name] = pl.Series(name, [None] * frame.height, dtype=kind)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 CHECKPOINT_EVERY = 10
 META = "orrery"
 """Key of our own notes in a commit's metadata."""
+JOIN_EVERY = 32
+"""Commits after which small files are joined: a daily feed would leave hundreds for every reader and every snapshot."""
+JOINED = 8 * 1024 * 1024
+"""Bytes of a file that is not joined with others on the way: what is written once a day is not rewritten each month."""
 
 _ATTEMPTS = 60
 _CONFIGURATION = {
@@ -67,7 +71,9 @@ class Table:
     ----------
     uri : folder or URL.
     options : credentials and settings of the object store.
-    partition_by : columns that divide the files.
+    partition_by : columns that divide the files of a new table.
+    statistics : columns whose smallest and largest value are kept for each file; all, if none are named. Every snapshot
+        carries them, so that a table keeps those that its readers choose files by.
     lock : file that processes of one machine take turns by; only spares them lost races, nothing depends on it.
     """
 
@@ -77,11 +83,13 @@ class Table:
         options: Mapping[str, str],
         *,
         partition_by: Sequence[str] = (),
+        statistics: Sequence[str] = (),
         lock: Path | None = None,
     ) -> None:
         self.uri = uri
         self.options = dict(options)
         self.partition_by = list(partition_by)
+        self.statistics = list(statistics)
         self.lock = lock
         self._mutex = threading.RLock()
         self._open: DeltaTable | None = None
@@ -117,13 +125,14 @@ class Table:
             table = self.snapshot()
             schema = schema_of(table)
             files = [] if table is None else table.file_uris(file_pruning_predicate=where)
+            divided = [] if table is None else table.metadata().partition_columns
         if not files:
             return pl.LazyFrame(schema=schema)
         return pl.scan_parquet(
             files,
             schema=schema,
-            hive_partitioning=bool(self.partition_by),
-            hive_schema={name: schema[name] for name in self.partition_by} or None,
+            hive_partitioning=bool(divided),
+            hive_schema={name: schema[name] for name in divided} or None,
             missing_columns="insert",
             extra_columns="ignore",
             storage_options=self.options or None,
@@ -155,7 +164,7 @@ class Table:
                         return
                     if table is not None:
                         self._commit(table, write)
-                        return
+                        break
                     self._create(write.frame.schema)  # and decide anew: somebody may have made it, and more
                 except DeltaError as error:
                     self._open = None
@@ -165,7 +174,10 @@ class Table:
                 finally:
                     self._deciding = False
             time.sleep(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
-        raise Conflict(f"Too many writers at once on {self.uri}.", safe="Nothing was written.", todo="Try again.")
+        else:
+            raise Conflict(f"Too many writers at once on {self.uri}.", safe="Nothing was written.", todo="Try again.")
+        if table.version() % JOIN_EVERY == 0:
+            self.compact(target=JOINED)
 
     def notes(self, after: int = -1) -> list[tuple[int, dict[str, Any]]]:
         """Return the ``meta`` of the commits whose Delta version is above ``after``, oldest first."""
@@ -177,8 +189,10 @@ class Table:
         notes = [(commit["version"], json.loads(commit[META])) for commit in commits if META in commit]
         return sorted(note for note in notes if note[0] > after)
 
-    def compact(self, *, vacuum: timedelta | None = None) -> int:
-        """Join small files; with ``vacuum``, remove files that were replaced longer ago than that.
+    def compact(self, *, vacuum: timedelta | None = None, target: int | None = None) -> int:
+        """Join files that are smaller than ``target`` bytes, by default the table's own measure.
+
+        With ``vacuum``, files that were replaced longer ago than that are removed.
 
         Returns
         -------
@@ -189,7 +203,7 @@ class Table:
             if table is None:
                 return 0
             try:
-                metrics = table.optimize.compact()
+                metrics = table.optimize.compact(target_size=target)
             except CommitFailedError:
                 self._open = None
                 return 0  # somebody rewrote the same files in the meantime: the next round does what is left
@@ -208,7 +222,6 @@ class Table:
             write.frame,
             mode="append",
             schema_mode="merge",
-            partition_by=self.partition_by or None,
             commit_properties=properties,
         )
         self._sync(table)
@@ -216,6 +229,7 @@ class Table:
     def _create(self, schema: pl.Schema) -> None:
         """Make the table without rows: two that are made at once must not hide each other's first rows."""
         empty = Schema.from_arrow(pl.DataFrame(schema=schema).to_arrow().schema)
+        indexed = {"delta.dataSkippingStatsColumns": ",".join(self.statistics)} if self.statistics else {}
         if "://" not in self.uri:
             Path(self.uri).mkdir(parents=True, exist_ok=True)
         try:
@@ -224,7 +238,7 @@ class Table:
                 empty,
                 mode="ignore",
                 partition_by=self.partition_by or None,
-                configuration=_CONFIGURATION,
+                configuration={**_CONFIGURATION, **indexed},
                 # A second one that was made at the same time must fail, not be rebased: it would replace the schema.
                 commit_properties=CommitProperties(max_commit_retries=0),
                 storage_options=self.options,

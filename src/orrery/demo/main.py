@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -22,7 +21,7 @@ from orrery.app import Orrery
 from orrery.demo import flights
 from orrery.demo.replay import Replay, copy_project
 from orrery.demo.report import Row, as_json, costs_of, of_baseline, of_orrery, table, verdicts
-from orrery.demo.world import Model
+from orrery.demo.world import Model, end_with_parent
 from orrery.errors import NotAllowed, NotUnderstood, OrreryError
 from orrery.settings import SETTINGS, load
 from orrery.timeline.clock import ReplayClock
@@ -60,24 +59,24 @@ def run(
         raise NotAllowed(f"The folder {folder} is not empty.", safe="Nothing was changed.", todo="Name a new one.")
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    truth = flights.load_flights(sample=1 / 3 if fast else 1.0, seed=seed)
-    trained_on = (trained_from, first - timedelta(days=1))
-    served = [day for day in flights.days(truth) if first <= day <= last]
-    truth = flights.on(truth, trained_from, last)
     ReplayClock(folder / "clock").set(datetime(first.year, first.month, first.day, 4, tzinfo=UTC))
     port, serving_port = _free_ports(2)
     settings = load(folder, port=port, serving_port=serving_port, workers=2, replay=True)
     print(f"The pages of this run: {settings.control_url}/", flush=True)
     print(f"Its folder: {folder}", flush=True)
     platform = _up(folder, port, serving_port)
-    models = [
-        Model("flight-delay", "flights", _with_incidents(truth), folder / "work" / "flight-delay", True),
-        Model("flight-delay-calm", "flights-calm", truth, folder / "work" / "flight-delay-calm", False),
-    ]
     try:
+        truth = flights.load_flights(sample=1 / 3 if fast else 1.0, seed=seed)
+        trained_on = (trained_from, first - timedelta(days=1))
+        served = [day for day in flights.days(truth) if first <= day <= last]
+        truth = flights.on(truth, trained_from, last)
+        models = [
+            Model("flight-delay", "flights", _with_incidents(truth), folder / "work" / "flight-delay", True),
+            Model("flight-delay-calm", "flights-calm", truth, folder / "work" / "flight-delay-calm", False),
+        ]
         for model in models:
             copy_project(model.checkout, model.name, model.dataset)
-        replay = Replay(Orrery(settings), models, first)
+        replay = Replay(Orrery(settings), models)
         rows = _year(replay, platform, folder, truth, served, trained_on, began)
         (folder / "demo.json").write_text(json.dumps(as_json(rows), indent=1))
         _say(rows, began)
@@ -103,9 +102,10 @@ def _year(
 ) -> list[Row]:
     """Play the year to the orrery, and to the blind calendars beside it; return the rows of the table."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a fork would inherit held locks
+        brought = replay.bring(trained_on)
         baselines = _baselines(pool, folder, truth, served)
         _wait_for(replay, platform)
-        replay.begin(trained_on)
+        replay.begin(brought)
         _play(replay, served, began)
         costs = costs_of(replay.orrery, [model.name for model in replay.models])
         rows = [of_orrery(replay.orrery, model.name, truth, model.incidents, costs) for model in replay.models]
@@ -157,7 +157,7 @@ def _play_baselines(
     """Run in a process of its own, behind the replay."""
     os.environ["OMP_NUM_THREADS"] = "1"  # two idle-waiting threads behind a busy replay would cost it a core
     os.nice(10)
-    _end_with_parent()
+    end_with_parent()
     from orrery.demo.baselines import play_all
 
     truth = pl.read_parquet(path)
@@ -179,16 +179,8 @@ def _up(folder: Path, port: int, serving_port: int) -> subprocess.Popen[bytes]:
             stderr=log,
             env={**environment, "ORRERY_CLOCK": "replay"},
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
-
-
-def _end_with_parent() -> None:
-    """Let the platform end when the demo is killed: nobody else would."""
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):  # not Linux
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _wait_for(replay: Replay, platform: subprocess.Popen[bytes]) -> None:

@@ -32,22 +32,25 @@ class Replay:
     ----------
     orrery : opened on the home in which ``orrery up`` runs.
     models : what it is played to.
-    first : first day that is served.
     """
 
-    def __init__(self, orrery: Orrery, models: list[Model], first: date) -> None:
+    def __init__(self, orrery: Orrery, models: list[Model]) -> None:
         assert isinstance(orrery.clock, ReplayClock)
         self.orrery = orrery
         self.clock = orrery.clock
         self.models = models
         self.control = httpx.Client(base_url=orrery.settings.control_url, timeout=30)
         self.serving = httpx.Client(base_url=orrery.settings.serving_url, timeout=60)
-        self.worlds = [Apart(orrery.settings, model, first) for model in models]
+        self.worlds = [Apart(orrery.settings, model) for model in models]
         self.pushing = ThreadPoolExecutor(len(models))
 
-    def begin(self, trained_on: tuple[date, date]) -> None:
-        """Bring the first data, push the project, and let a second person approve the first version."""
-        _all(world.begin(*trained_on) for world in self.worlds)
+    def bring(self, trained_on: tuple[date, date]) -> list[Future[None]]:
+        """Begin to bring the first data, for which nothing needs to run."""
+        return [world.begin(*trained_on) for world in self.worlds]
+
+    def begin(self, brought: list[Future[None]]) -> None:
+        """Push the project once the first data are there, and let a second person approve the first version."""
+        _all(brought)
         list(self.pushing.map(self.push, self.models))
         self.settle()
         for model in self.models:
@@ -59,15 +62,16 @@ class Replay:
                 raise ProjectFailed(f"The first version of {model.name} did not reach production.")
 
     def day(self, day: date) -> None:
-        """Play one day: yesterday's labels and rows, the loop's morning, today's requests; both models at once."""
+        """Play one day with both models: the loop's morning, the requests, and overnight the day's labels and rows."""
         morning = datetime(day.year, day.month, day.day, MORNING, tzinfo=UTC)
-        _all(world.land(day - timedelta(days=1), morning) for world in self.worlds)
         self.clock.set(morning)
         for model in self.models:
             self._incidents(model, day)
         self.settle()
         self.clock.set(morning + timedelta(hours=1))
-        _all(world.ask(day) for world in self.worlds)
+        overnight = [world.ask(day) for world in self.worlds]
+        overnight += [world.land(day, morning + timedelta(days=1)) for world in self.worlds]
+        _all(overnight)
 
     def push(self, model: Model, message: str = "The first model") -> str:
         """Commit what is in the working copy and push it; return what the push said."""
@@ -90,7 +94,7 @@ class Replay:
                 seen, resting = head, self.orrery.settled()
             if resting and self.control.get("/api/status").json()["settled"]:
                 return
-            time.sleep(0.02)
+            time.sleep(0.01)
         due = {model.name: [action.key for action in self.orrery.due(model.name)] for model in self.models}
         raise OrreryError(f"The loop did not come to rest in {PATIENCE:.0f} s.", todo=f"Still due: {due}.")
 

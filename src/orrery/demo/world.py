@@ -6,6 +6,8 @@ by the process that keeps the calendar.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -49,12 +51,11 @@ class World:
     ----------
     settings : of the orrery.
     model : whose world it is.
-    first : first day that is served.
     """
 
-    def __init__(self, settings: Settings, model: Model, first: date) -> None:
+    def __init__(self, settings: Settings, model: Model) -> None:
         self._orrery = Orrery(settings)
-        self._model, self._first = model, first
+        self._model = model
         self._serving = httpx.Client(base_url=settings.serving_url, timeout=60)
         self._by_day = {day: flights.on(model.told, day) for day in flights.days(model.told)}
 
@@ -64,21 +65,21 @@ class World:
         why = f"Flights of {first:%B %Y}"
         self._orrery.add_data(model.dataset, rows, why=why, actor="feed", key=f"{model.dataset}-first")
 
-    def land(self, yesterday: date, morning: datetime) -> None:
-        """Bring what became known of a day: labels for its predictions, rows for the next training."""
-        model, landed = self._model, self._day(yesterday)
-        if not len(landed) or yesterday < self._first:
+    def land(self, day: date, morning: datetime) -> None:
+        """Bring what became known of a day by the next morning: labels of its predictions, rows for a training."""
+        model, landed = self._model, self._day(day)
+        if not len(landed):
             return
-        labels = flights.labels_for(landed, yesterday).select(
+        labels = flights.labels_for(landed, day).select(
             entity="flight_id", label="late", at=pl.lit(morning).cast(pl.Datetime("us", "UTC"))
         )
-        self._orrery.add_labels(model.name, labels, actor="feed", key=f"{model.name}-{yesterday}")
+        self._orrery.add_labels(model.name, labels, actor="feed", key=f"{model.name}-{day}")
         self._orrery.add_data(
             model.dataset,
             landed,
-            why=f"Flights of {yesterday}",
+            why=f"Flights of {day}",
             actor="feed",
-            key=f"{model.dataset}-{yesterday}",
+            key=f"{model.dataset}-{day}",
             occurred_at=morning,
         )
 
@@ -102,20 +103,20 @@ class Apart:
 
     Parameters
     ----------
-    settings, model, first : as of :class:`World`.
+    settings, model : as of :class:`World`.
     """
 
-    def __init__(self, settings: Settings, model: Model, first: date) -> None:
+    def __init__(self, settings: Settings, model: Model) -> None:
         # A fork would inherit held locks.
-        self._process = ProcessPoolExecutor(1, get_context("spawn"), _open, (settings, model, first))
+        self._process = ProcessPoolExecutor(1, get_context("spawn"), _open, (settings, model))
 
     def begin(self, first: date, last: date) -> Future[None]:
         """See :meth:`World.begin`."""
         return self._process.submit(_do, "begin", first, last)
 
-    def land(self, yesterday: date, morning: datetime) -> Future[None]:
+    def land(self, day: date, morning: datetime) -> Future[None]:
         """See :meth:`World.land`."""
-        return self._process.submit(_do, "land", yesterday, morning)
+        return self._process.submit(_do, "land", day, morning)
 
     def ask(self, day: date) -> Future[None]:
         """See :meth:`World.ask`."""
@@ -129,9 +130,10 @@ class Apart:
 _world: World
 
 
-def _open(settings: Settings, model: Model, first: date) -> None:
+def _open(settings: Settings, model: Model) -> None:
     global _world
-    _world = World(settings, model, first)
+    end_with_parent()
+    _world = World(settings, model)
 
 
 def _do(what: str, *words: date) -> None:
@@ -145,3 +147,11 @@ def _tensor(series: pl.Series) -> dict[str, object]:
         values = series.dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     kind = "FP64" if series.dtype.is_numeric() else "BYTES"
     return {"name": series.name, "shape": [len(series)], "datatype": kind, "data": values.to_list()}
+
+
+def end_with_parent() -> None:
+    """Let this process end when the demo is killed: nobody else would."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # not Linux
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from orrery.errors import Damaged, NotUnderstood
 from orrery.stats.checks import LARGEST_EXPONENT, FloatArray, probability, require
 from orrery.stats.detector import log_bet, log_mean, run_length
-from orrery.stats.sketch import as_numbers, group_of
+from orrery.stats.sketch import as_numbers, group_of, tally_of
 
 FITTED, HELD = 15_000, 5_000  # reference rows, at most: to learn how features vary, and to compare with
 LEVELS = 5  # categories of a feature that are told apart, the most frequent
@@ -86,10 +85,12 @@ class JointReference:
             return None
         blank = np.zeros(0)
         bare = cls(kinds, np.zeros((0, 0)), blank, blank, blank, np.zeros((0, 0)))
-        encoded = bare.encode(columns)
         # Every fourth row is held back: rows that follow each other in time are in both parts.
-        aside = np.arange(rows) % 4 == 3
-        held, fitted = encoded[aside][-HELD:], encoded[~aside][-FITTED:]
+        place = np.arange(rows)
+        aside, learned = place[place % 4 == 3][-HELD:], place[place % 4 != 3][-FITTED:]
+        held, fitted = (
+            bare.encode({name: np.asarray(columns[name])[part] for name in columns}) for part in (aside, learned)
+        )
         bare.shift = fitted.mean(axis=0)
         terms = bare._raw(fitted)
         centre, scale = terms.mean(axis=0), terms.std(axis=0)
@@ -300,7 +301,7 @@ def _kind(name: str, values: npt.NDArray[Any]) -> dict[str, Any] | None:
             return None
         rest = bool(np.isnan(numbers).any())
         return {"name": name, "mean": float(finite.mean()), "std": float(finite.std()), "rest": rest}
-    tally = Counter(map(group_of, values.tolist()))
+    tally = tally_of(values)
     ranked = sorted((-n, group) for group, n in tally.items() if group is not None)
     levels = [group for _, group in ranked[:LEVELS]]
     return {"name": name, "levels": levels, "rest": len(tally) > len(levels)} if len(tally) > 1 else None
@@ -316,7 +317,9 @@ def _words(kind: dict[str, Any]) -> list[str]:
 def _encoded(kind: dict[str, Any], values: npt.NDArray[Any]) -> FloatArray:
     if "levels" in kind:
         place = {group: number for number, group in enumerate(kind["levels"])}
-        found = [place.get(group_of(value) or "", len(place)) for value in np.asarray(values).tolist()]
+        plain = np.asarray(values).tolist()
+        cells = {value: place.get(group_of(value) or "", len(place)) for value in set(plain)}
+        found = [cells[value] for value in plain]
         return np.asarray(np.eye(len(place) + 1)[found, : len(_words(kind))]).reshape(len(found), -1)
     numbers = as_numbers(values)
     missing = np.isnan(numbers)

@@ -222,7 +222,7 @@ class CategorySketch(_Sketch):
     @classmethod
     def fit(cls, values: npt.ArrayLike | Counter[Any]) -> CategorySketch:
         """Choose the cells from reference values and count these."""
-        tally = _tally(values)
+        tally = tally_of(values)
         # ties by name, so that the same rows in another order give the same cells
         ranked = sorted(((-n, name) for name, n in tally.items() if name is not None))
         rare = ranked[TOP:]
@@ -234,7 +234,7 @@ class CategorySketch(_Sketch):
 
         None and nan are missing; others are compared as text.
         """
-        for name, n in _tally(values).items():
+        for name, n in tally_of(values).items():
             self.counts[0 if name is None else self._find(name)] += n
         return self
 
@@ -300,8 +300,8 @@ def as_numbers(values: npt.ArrayLike) -> FloatArray:
         ) from error
 
 
-def _tally(values: npt.ArrayLike | Counter[Any]) -> Counter[str | None]:
-    """Count the values as categories."""
+def tally_of(values: npt.ArrayLike | Counter[Any]) -> Counter[str | None]:
+    """Count the values of a column as categories; None is missing."""
     if not isinstance(values, Counter):
         array = np.asarray(values)
         require(array.ndim == 1, f"A column has the shape {array.shape}.", "Give one-dimensional arrays.")
