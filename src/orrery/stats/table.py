@@ -89,7 +89,7 @@ class TableSketch:
         _height({name: columns[name] for name in self.features})
         # first into new sketches: a column that cannot be read must not leave half of the table counted
         fresh = {name: _counted(sketch.empty_like(), columns[name]) for name, sketch in self.features.items()}
-        self.features = self.merge(TableSketch(fresh)).features
+        self.features = self.merge(TableSketch(fresh)).features if self.rows else fresh
         return self
 
     def merge(self, other: TableSketch) -> TableSketch:
