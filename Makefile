@@ -73,7 +73,7 @@ proto: $(VENV)/.test           ## write the descriptors of gRPC's messages from 
 bench-serving: $(VENV)/.test   ## orrery's inference server beside its peers, each in a venv of its own; about 90 minutes
 	$(BIN)/python benchmarks/serving --write $(ARGS)
 
-bench-decisions: $(VENV)/.test ## detection, drift, promotion, retraining, and what a look costs, beside peers; about an hour
+bench-decisions: $(VENV)/.test ## detection, drift, promotion, retraining, windows, and what a look costs, beside peers; about an hour
 	$(BIN)/python benchmarks/decisions --write $(ARGS)
 
 docs: $(VENV)/.test            ## write the reference from the code

@@ -18,7 +18,7 @@ from pathlib import Path
 from harness import HERE, NotRun, Outcome
 from venvs import CACHE
 
-PARTS = ("detection", "challenger", "drift", "throughput", "retraining")
+PARTS = ("detection", "challenger", "drift", "throughput", "retraining", "windows")
 RESULTS = HERE.parent / "results"
 
 
