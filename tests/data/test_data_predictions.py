@@ -176,6 +176,13 @@ def test_many_small_batches_of_labels_stay_few_files(lake: Lake) -> None:
     assert LabelTable(lake, "m").known(None, START + 99 * DAY).height == 40
 
 
+def test_values_of_a_business_metric_are_compacted_with_the_rest(lake: Lake) -> None:
+    for i in range(5):
+        rows = pl.DataFrame({"entity": [f"a{i}"], "label": [1.0], "at": [START + i * HOUR]})
+        LabelTable(lake, "m", "revenue").append(rows)
+    assert lake.compact() == 5
+
+
 def naive(
     predictions: list[tuple[str, datetime]],
     labels: list[tuple[str, int, datetime]],

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 ROW = "_row"
 """Hidden column: the row's place in its dataset."""
 
-FOLDERS = ("datasets", "quarantine", "predictions", "labels", "quarantined-labels")
-"""Kinds of tables in a lake; each is a folder of its root."""
-
 PARTITIONS = {"predictions": ("_month",), "labels": ("_month",), "values": ("_month",)}
 """Columns that divide the files of a kind; what stands behind a hyphen in a folder's name is one of its kind."""
 
@@ -288,24 +285,28 @@ class Lake:
         return versions
 
     def names(self, *, folder: str = "datasets") -> list[str]:
-        """Return the names of all datasets."""
-        if "://" not in self.root:
-            logs = Path(self.root, folder).glob("*/_delta_log")
-            found = [log.parent.name for log in logs]
-        else:
-            from deltalake.fs import DeltaStorageHandler
-            from pyarrow.fs import FileSelector, PyFileSystem
+        """Return the names of all datasets, or of all tables in another folder."""
+        if "://" in self.root:
+            return self._listed(folder)
+        return sorted(log.parent.name for log in Path(self.root, folder).glob("*/_delta_log"))
 
-            files = PyFileSystem(DeltaStorageHandler(self.root, self.options))
-            found = [info.base_name for info in files.get_file_info(FileSelector(folder, allow_not_found=True))]
-        return sorted(found)
+    def _listed(self, folder: str) -> list[str]:
+        """Return the names of the folders in one; it need not be there."""
+        if "://" not in self.root:
+            return sorted(path.name for path in Path(self.root, folder).glob("*") if path.is_dir())
+        from deltalake.fs import DeltaStorageHandler
+        from pyarrow.fs import FileSelector, PyFileSystem
+
+        files = PyFileSystem(DeltaStorageHandler(self.root, self.options))
+        found = files.get_file_info(FileSelector(folder, allow_not_found=True))
+        return sorted(info.base_name for info in found)
 
     def compact(self, name: str | None = None) -> int:
         """Join small files of one dataset, or of every table of the lake; to be called on a schedule.
 
         Versions stay as they are. Returns the number of files that were replaced.
         """
-        wanted = [("datasets", name)] if name else [(f, n) for f in FOLDERS for n in self.names(folder=f)]
+        wanted = [("datasets", name)] if name else [(f, n) for f in self._listed("") for n in self.names(folder=f)]
         replaced = 0
         for folder, table in wanted:
             keep = timedelta(days=1)  # longer than any reader holds a plan
