@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import typer
 
-from orrery import spec
 from orrery.cli.main import app
 from orrery.settings import SETTINGS
+from orrery.spec import form
 from orrery.timeline.kinds import KINDS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -44,7 +44,7 @@ def test_every_setting_command_kind_and_key_is_in_the_reference() -> None:
     assert len(words) >= 25
     assert [one for one in words if f"## `{one}" not in text["cli.md"]] == []
     keys = [
-        field for struct in (spec.Model, spec.Rollout, spec.Burden, spec.Triggers) for field in struct.__struct_fields__
+        field for struct in (form.Model, form.Rollout, form.Burden, form.Triggers) for field in struct.__struct_fields__
     ]
     assert [key for key in keys if f"`{key}`" not in text["project.md"] and f".{key}]" not in text["project.md"]] == []
 
