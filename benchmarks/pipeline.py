@@ -202,7 +202,8 @@ def main() -> None:
             f"A step's cost is the slope between chains of {SHORT} and {LONG} steps, loading and keying the source of "
             "its function included; both record lineage. Goals, on quiet cores: at most 1 ms on a miss, 0.2 ms on a "
             f"hit. Hamilton runs without its plugins (HAMILTON_AUTOLOAD_EXTENSIONS=0). Prefect is measured as whole "
-            "processes: the slope holds its own client and the server that it starts for one run.\n\n{text}\n"
+            "processes: the slope holds its own client and the server that it starts for one run.\n\n"
+            f"{text}\n"
         )
 
 
