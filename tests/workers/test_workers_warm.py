@@ -38,7 +38,7 @@ class Lab:
         self.warm = WarmStarts(folder / "imported", [PROGRAM])
         self.place = self.warm.place(self.python)
 
-    def library(self, name: str, code: str) -> None:
+    def package(self, name: str, code: str) -> None:
         """Install a library, which programs are known to import."""
         (self.packages / f"{name}.py").write_text(code)
         self.place.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ IMPORTED = "import sys; print('laden' in sys.modules); import laden; print(laden
 
 
 def test_what_was_imported_is_there_and_the_program_is_another_process(lab: Lab) -> None:
-    lab.library("laden", "import os; VALUE = os.getpid()")
+    lab.package("laden", "import os; VALUE = os.getpid()")
     (first, one), (second, two) = lab.said(IMPORTED), lab.said(IMPORTED)
     assert (first, second) == (True, True)
     assert one == two == f"True\n{lab.warm.pids[0]} True", "it was imported by the fork server, once"
@@ -130,7 +130,7 @@ print(json.dumps({
 
 
 def test_a_forked_program_finds_what_an_executed_one_finds(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     env = {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "OMP_NUM_THREADS": "1", "OF_ITS_OWN": "x"}
     limits = Limits(cpu_seconds=50, files=200, file_bytes=1 << 20)
     forked, found = lab.said(SELF, env=env, limits=limits)
@@ -142,7 +142,7 @@ def test_a_forked_program_finds_what_an_executed_one_finds(lab: Lab) -> None:
 
 
 def test_variables_and_changes_of_one_program_do_not_reach_the_next(lab: Lab) -> None:
-    lab.library("laden", "VALUE = []")
+    lab.package("laden", "VALUE = []")
     change = "import laden, os; laden.VALUE.append(os.environ.pop('SECRET')); os.environ['LEFT'] = 'x'"
     look = "import laden, os; print(laden.VALUE, 'SECRET' in os.environ, 'LEFT' in os.environ)"
     assert lab.said(f"{change}; print(laden.VALUE)", env={"SECRET": "s3cret"}) == (True, "['s3cret']")
@@ -153,13 +153,13 @@ def test_variables_and_changes_of_one_program_do_not_reach_the_next(lab: Lab) ->
 
 def test_credentials_of_the_worker_reach_no_fork_server(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    lab.library("laden", "import os; VALUE = sorted(os.environ)")
+    lab.package("laden", "import os; VALUE = sorted(os.environ)")
     forked, text = lab.said("import laden; print(laden.VALUE)")
     assert forked and "AWS" not in text and "'PATH'" in text
 
 
 def test_another_hash_seed_is_another_fork_server(lab: Lab) -> None:
-    lab.library("laden", "VALUE = hash('a')")
+    lab.package("laden", "VALUE = hash('a')")
     code = "import laden; print(laden.VALUE == hash('a'), hash('a'))"
     found = {seed: lab.said(code, env={"PYTHONHASHSEED": seed}) for seed in ("1", "2")}
     assert len(lab.warm.pids) == 2
@@ -170,14 +170,14 @@ def test_another_hash_seed_is_another_fork_server(lab: Lab) -> None:
 
 
 def test_a_variable_that_the_interpreter_reads_at_its_start_is_never_set_too_late(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     code = "import sys; print(sys.flags.dev_mode)"
     assert lab.said(code, env={"PYTHONDEVMODE": "1"}) == (False, "True")
     assert lab.said(code) == (True, "False")
 
 
 def test_no_code_of_a_project_stays(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     (lab.folder / "part.py").write_text("TEXT = 'before'")
     assert lab.said("import part; print(part.TEXT)") == (True, "before")
     (lab.folder / "part.py").write_text("TEXT = 'after'")
@@ -193,8 +193,8 @@ def left_out(lab: Lab) -> list[list[str]]:
 
 
 def test_a_library_that_starts_a_thread_is_left_out(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
-    lab.library("threaded", THREAD)
+    lab.package("laden", "VALUE = 1")
+    lab.package("threaded", THREAD)
     code = "import sys; print('laden' in sys.modules, 'threaded' in sys.modules)"
     code = f"{code}; import threaded; print(threaded.VALUE)"
     assert lab.said(code) == (False, "False False\n2"), "while it is found out, programs are executed"
@@ -206,15 +206,15 @@ def test_a_library_that_starts_a_thread_is_left_out(lab: Lab) -> None:
 
 
 def test_a_library_that_cannot_be_imported_alone_is_left_out(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
-    lab.library("broken", "raise ImportError('not now')")
+    lab.package("laden", "VALUE = 1")
+    lab.package("broken", "raise ImportError('not now')")
     assert lab.said(IMPORTED) == (False, "False\n1 True")
     assert lab.said(IMPORTED) == (True, "True\n1 True")
     assert left_out(lab) == [["broken", "cannot be imported: ImportError('not now')"]]
 
 
 def test_who_does_not_wait_is_told_to_ask_again(lab: Lab) -> None:
-    lab.library("laden", "import time; time.sleep(0.3); VALUE = 1")
+    lab.package("laden", "import time; time.sleep(0.3); VALUE = 1")
     warm = WarmStarts(lab.folder / "imported", [PROGRAM], wait=False)
     asked = 0
     while True:
@@ -229,7 +229,7 @@ def test_who_does_not_wait_is_told_to_ask_again(lab: Lab) -> None:
 
 
 def test_a_forked_program_is_seen_as_itself(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     with lab.start(WAITS) as program:
         shown(lab.folder / "up")
         process = psutil.Process(program.pid)
@@ -241,7 +241,7 @@ def test_a_forked_program_is_seen_as_itself(lab: Lab) -> None:
 
 
 def test_where_every_process_has_a_thread_programs_are_executed(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     (lab.packages / "starting.py").write_text(THREAD)
     (lab.packages / "starting.pth").write_text("import starting\n")
     for _ in range(2):
@@ -253,13 +253,13 @@ def test_where_every_process_has_a_thread_programs_are_executed(lab: Lab) -> Non
     "code", ["import os; os._exit(3)", "import os; os.kill(os.getpid(), 11)", "import sys; sys.exit(1)"]
 )
 def test_where_importing_ends_the_process_programs_are_executed(lab: Lab, code: str) -> None:
-    lab.library("laden", f"import os, sys\nif 'orrery.workers.fork_server' in sys.orig_argv:\n    {code}\nVALUE = 1")
+    lab.package("laden", f"import os, sys\nif 'orrery.workers.fork_server' in sys.orig_argv:\n    {code}\nVALUE = 1")
     for _ in range(2):
         assert lab.said(IMPORTED) == (False, "False\n1 True")
 
 
 def test_only_a_module_of_those_that_were_named_is_forked(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     for argv in ([lab.python, "-c", "print(1)"], [lab.python, "-m", "this"], [lab.python, "-I", "-m", PROGRAM]):
         with spawn(argv, cwd=lab.folder, limits=LIMITS, warm=lab.warm) as program:
             assert not program.forked
@@ -272,7 +272,7 @@ WAITS = "import os, time; open('up', 'w').close()\nwhile not os.path.exists('go'
 
 
 def test_a_killed_fork_server_takes_nothing_along_and_is_replaced(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     with lab.start(WAITS) as program:
         shown(lab.folder / "up")
         server = lab.warm.pids[0]
@@ -290,7 +290,7 @@ def test_a_fork_server_that_hangs_is_given_up_and_what_it_was_told_never_runs(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orrery.workers.warm.FORK_WITHIN", 0.5)
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     assert lab.said(IMPORTED)[0]
     server = lab.warm.pids[0]
     os.kill(server, signal.SIGSTOP)
@@ -301,7 +301,7 @@ def test_a_fork_server_that_hangs_is_given_up_and_what_it_was_told_never_runs(
 
 
 def test_fork_servers_end_when_they_are_not_needed(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     warm = WarmStarts(lab.folder / "imported", [PROGRAM], most=1)
     lab.said(IMPORTED, warm=warm, env={"PYTHONHASHSEED": "1"})
     first = warm.pids
@@ -317,7 +317,7 @@ def test_fork_servers_end_when_they_are_not_needed(lab: Lab) -> None:
 
 
 def test_a_fork_server_ends_when_it_is_let_go_just_after_its_last_program(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1")
+    lab.package("laden", "VALUE = 1")
     warm = WarmStarts(lab.folder / "imported", [PROGRAM], most=1)
     assert lab.said(IMPORTED, warm=warm, env={"PYTHONHASHSEED": "1"})[0]
     (first,) = warm.pids
@@ -341,7 +341,7 @@ def test_an_idle_fork_server_ends(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_is_imported_by_the_fork_server_does_not_count_against_the_program(lab: Lab) -> None:
-    lab.library("laden", "VALUE = bytes(range(256)) * (400 << 10)")  # 100 MB
+    lab.package("laden", "VALUE = bytes(range(256)) * (400 << 10)")  # 100 MB
     held = "import time; time.sleep(0.5); print('done')"
     assert lab.said(held, limits=Limits(memory_bytes=80 << 20, wall_seconds=20)) == (True, "done")
     eats = "x = bytearray(100 << 20); import time; time.sleep(5); print('done')"
@@ -353,7 +353,7 @@ def test_what_is_imported_by_the_fork_server_does_not_count_against_the_program(
 
 def test_libraries_use_as_many_threads_as_was_said(lab: Lab) -> None:
     openmp = next(Path(sysconfig.get_path("purelib")).glob("scikit_learn.libs/libgomp*"))
-    lab.library("laden", f"import ctypes, numpy, scipy.linalg; VALUE = ctypes.CDLL({str(openmp)!r})")
+    lab.package("laden", f"import ctypes, numpy, scipy.linalg; VALUE = ctypes.CDLL({str(openmp)!r})")
     code = """
 import laden, numpy, scipy.linalg, threadpoolctl
 print(sorted((each["internal_api"], each["num_threads"]) for each in threadpoolctl.threadpool_info()))
@@ -367,7 +367,7 @@ print(float((numpy.ones((200, 200)) @ numpy.ones((200, 200))).sum()))
 
 
 def test_two_programs_do_not_draw_the_same_numbers(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1; import numpy.random, random")
+    lab.package("laden", "VALUE = 1; import numpy.random, random")
     code = "import random, numpy as np; print(random.random(), np.random.random())"
     one, two = (lab.said(code) for _ in range(2))
     assert one[0] and two[0]
@@ -375,7 +375,7 @@ def test_two_programs_do_not_draw_the_same_numbers(lab: Lab) -> None:
 
 
 def test_processes_of_a_program_can_be_made_in_every_way(lab: Lab) -> None:
-    lab.library("laden", "VALUE = 1; import multiprocessing")
+    lab.package("laden", "VALUE = 1; import multiprocessing")
     code = """
 import multiprocessing as mp
 
