@@ -6,7 +6,6 @@ interface call; both are thin. Every command returns the events it became.
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood
+from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.loop import decide
 from orrery.review import commands as review
 from orrery.rollout import moves
@@ -36,10 +35,8 @@ if TYPE_CHECKING:
 
     from orrery.data.labels import Accepted
     from orrery.data.lake import Lake
+    from orrery.data.scores import AnomalyScores
     from orrery.spec import Spec
-    from orrery.stats.anomaly import AnomalyScore
-
-_log = logging.getLogger("orrery")
 
 
 class Orrery:
@@ -57,7 +54,6 @@ class Orrery:
         self.timeline = Timeline(connect(settings.database), self.clock)
         schema.upgrade(self.timeline.engine)
         self.states = States(self.timeline)
-        self._scores: dict[tuple[str, int], AnomalyScore | None] = {}
 
     @classmethod
     def open(cls, home: str | Path | None = None) -> Orrery:
@@ -70,6 +66,13 @@ class Orrery:
         from orrery.data.lake import Lake
 
         return Lake(self.settings.lake)
+
+    @cached_property
+    def anomaly_scores(self) -> AnomalyScores:
+        """What tells how strange the rows of each version are."""
+        from orrery.data.scores import AnomalyScores
+
+        return AnomalyScores(self.states, self.settings.home)
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -300,29 +303,7 @@ class Orrery:
         from orrery.data.journal import FOLDER
         from orrery.data.ship import ship
 
-        return ship(self.settings.folder(FOLDER), self.lake, self.anomaly_score)
-
-    def anomaly_score(self, name: str, number: int) -> AnomalyScore | None:
-        """Return what tells how strange a version's rows are; None where it learned no score, or is gone."""
-        if (name, number) in self._scores:
-            return self._scores[name, number]
-        try:
-            version = self.states.model(name).versions.get(number)
-        except NotFound:
-            return None
-        if version is None or version.deleted or not version.facts.get("artifact"):
-            return None
-        score = self._scores[name, number] = self._read_score(self.settings.home / str(version.facts["artifact"]))
-        return score
-
-    def _read_score(self, artifact: Path) -> AnomalyScore | None:
-        from orrery.pipeline.artifact import read_score
-
-        try:
-            return read_score(artifact)
-        except Damaged as error:  # the log must go on
-            _log.error("Rows are logged without an anomaly score: %s: %s", artifact.name, error)
-            return None
+        return ship(self.settings.folder(FOLDER), self.lake, self.anomaly_scores)
 
     def _expected_labels(self, policy: Spec | None) -> dict[str, float]:
         """Return the shares of the target's values as the contract of the dataset knows them."""

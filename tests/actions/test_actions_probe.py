@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from actions.conftest import predicted
 from orrery import spec as specs
 from orrery.actions.desk import Desk
 from orrery.actions.probe import probe
 from orrery.app import Orrery
-from orrery.data.journal import FOLDER, Journal
 from orrery.settings import SETTINGS, load
 from orrery.timeline.event import Draft
 from orrery.triggers.due import due
@@ -87,25 +87,9 @@ def desk(trained: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
             Draft(kind="promoted", version=1, environment="production", data={"change": "redesign"}, **about),
         ]
     )
-    asked(desk, 700)
+    predicted(desk, 700)
     yield desk
     desk.orrery.timeline.engine.dispose()
-
-
-def asked(desk: Desk, count: int) -> None:
-    """Let so many requests have come in the last days."""
-    now = int(desk.orrery.clock.now().timestamp() * 1e6)
-    columns = {
-        "_id": [f"r{place}" for place in range(count)],
-        "_at": [now - 3_600_000_000] * count,
-        "_latency": [0.001] * count,
-        "_output": [[0.5]] * count,
-        "_entity": [f"e{place}" for place in range(count)],
-        "x": [0.1] * count,
-    }
-    with Journal(desk.settings.folder(FOLDER), "test") as journal:
-        journal.append("toy", "production", columns, {"_version": 1, "_role": "champion", "_broken": []})
-    assert desk.orrery.ship_journal() == count
 
 
 def arrived(desk: Desk, frame: pl.DataFrame, **triggers: Any) -> Draft:

@@ -143,7 +143,7 @@ def test_every_monitor_looks_at_a_real_log_and_names_the_zone_that_stays_away(wo
 def test_each_logged_request_has_a_score_and_strange_ones_open_an_issue_that_names_the_column(world: World) -> None:
     world.look(300)
     log = orrery.predictions("toy", home=str(world.orrery.settings.home)).polars()
-    score = world.orrery.anomaly_score("toy", 1)
+    score = world.orrery.anomaly_scores("toy", 1)
     assert score is not None and score.columns == ("said",), "nothing else changes an answer"
     assert log["_anomaly"].null_count() == 0 and len(log) == 300
     assert (log["_anomaly"] >= 2).mean() < 0.05
@@ -159,8 +159,8 @@ def test_each_logged_request_has_a_score_and_strange_ones_open_an_issue_that_nam
 def test_a_version_without_a_score_is_served_logged_and_watched_as_ever(world: World) -> None:
     (world.orrery.settings.home / "artifact-1" / SCORE).write_bytes(b"something else")
     found = world.look(300)
-    assert world.orrery.anomaly_score("toy", 1) is None
+    assert world.orrery.anomaly_scores("toy", 1) is None
     assert "features" in found and not {"anomalies", "probing"} & set(found)
     log = PredictionLog(world.orrery.lake, "toy").rows("production", None, None).collect()
     assert len(log) == log["_anomaly"].null_count() == 300
-    assert world.orrery.anomaly_score("toy", 9) is None and world.orrery.anomaly_score("nobody", 1) is None
+    assert world.orrery.anomaly_scores("toy", 9) is None and world.orrery.anomaly_scores("nobody", 1) is None

@@ -163,7 +163,7 @@ def command(desk: Desk, *words: str) -> list[str]:
 
 
 def test_what_is_logged_of_a_dataset_has_a_score_as_requests_have(desk: Desk) -> None:
-    assert desk.orrery.anomaly_score("toy", 1) is None, "it was trained on too few rows"
+    assert desk.orrery.anomaly_scores("toy", 1) is None, "it was trained on too few rows"
     done(desk, job(desk, "odd"))
     assert log_of(desk)["_anomaly"].null_count() == 60
     again = Desk(Orrery(desk.settings))

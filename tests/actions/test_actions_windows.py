@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from actions.conftest import predicted
 from orrery import spec as specs
 from orrery.actions.desk import Desk
 from orrery.actions.probe import probe
 from orrery.actions.train import train
 from orrery.actions.windows import try_windows
 from orrery.app import Orrery
-from orrery.data.journal import FOLDER, Journal
 from orrery.settings import SETTINGS, load
 from orrery.timeline.event import Draft
 from orrery.timeline.state import Run
@@ -169,7 +169,7 @@ def test_what_new_data_decided_is_not_decided_again(desk: Desk, monkeypatch: pyt
     about = {"model": "toy", "actor": "t", "why": "because", "version": 1}
     promoted = Draft(kind="promoted", environment="production", data={"change": "redesign"}, **about)
     desk.orrery.append([Draft(kind="gated", data={"passed": True, "gates": {}}, **about), promoted])
-    answered(desk, 500)
+    predicted(desk, 500)
     newer = rows(60, 40, turned_from=45, seed=1).filter(pl.col("at") >= START + timedelta(days=40))
     arrived(desk, newer.with_columns(x=pl.col("x") + 0.8))
     model, states = desk.orrery.model("toy"), desk.orrery.states.data()
@@ -181,21 +181,6 @@ def test_what_new_data_decided_is_not_decided_again(desk: Desk, monkeypatch: pyt
     train(desk, desk.orrery.model("toy"), Action(key="t2", kind="train", model="toy", args={"run": run.id}))
     trained = list(desk.orrery.timeline.read("toy", kinds=["trained"]))[-1]
     assert trained.data["window"] == "10d" and trained.data["rows"] == 400
-
-
-def answered(desk: Desk, count: int) -> None:
-    now = int(desk.orrery.clock.now().timestamp() * 1e6)
-    columns = {
-        "_id": [f"r{place}" for place in range(count)],
-        "_at": [now - 3_600_000_000] * count,
-        "_latency": [0.001] * count,
-        "_output": [[0.5]] * count,
-        "_entity": [f"e{place}" for place in range(count)],
-        "x": [0.1] * count,
-    }
-    with Journal(desk.settings.folder(FOLDER), "test") as journal:
-        journal.append("toy", "production", columns, {"_version": 1, "_role": "champion", "_broken": []})
-    desk.orrery.ship_journal()
 
 
 def test_luck_takes_a_shorter_window_as_seldom_as_it_says() -> None:

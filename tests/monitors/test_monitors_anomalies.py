@@ -9,10 +9,20 @@ import pytest
 
 from orrery.data.arrays import inputs_of, scored
 from orrery.monitors.anomalies import AnomalyMonitor, level_of
-from orrery.monitors.monitor import Monitor, View
+from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.probing import ProbingMonitor
 from orrery.stats.anomaly import AnomalyScore
 from orrery.testing.monitor_contract import Simulated, check_finding
+
+
+def until_alarm(monitor: Monitor, world: Simulated, change: str) -> Finding:
+    """Look ten times at most; return the first finding that alarms, or the last."""
+    for _ in range(10):
+        finding = monitor.look(world.view(change))
+        check_finding(finding)
+        if finding.alarm:
+            break
+    return finding
 
 
 def test_strange_requests_are_counted_and_named_with_the_column_to_blame() -> None:
@@ -20,11 +30,7 @@ def test_strange_requests_are_counted_and_named_with_the_column_to_blame() -> No
     monitor = AnomalyMonitor.resume(world.view(), {})
     quiet = monitor.look(world.view())
     assert quiet.calm and not quiet.alarm
-    for _ in range(10):
-        finding = monitor.look(world.view("strange"))
-        check_finding(finding)
-        if finding.alarm:
-            break
+    finding = until_alarm(monitor, world, "strange")
     assert finding.alarm and not finding.calm and not finding.trains
     assert finding.severity["strange"] == pytest.approx(0.1, abs=0.02)
     day = world.day
@@ -66,11 +72,7 @@ def test_a_walk_is_told_from_ordinary_requests_and_shown() -> None:
     monitor = ProbingMonitor.resume(world.view(), {})
     quiet = monitor.look(world.view())
     assert quiet.calm and quiet.why.startswith("The requests are as far from each other as training rows")
-    for _ in range(10):
-        finding = monitor.look(world.view("probed"))
-        check_finding(finding)
-        if finding.alarm:
-            break
+    finding = until_alarm(monitor, world, "probed")
     assert finding.alarm and not finding.calm and not finding.trains
     assert "50% of the requests are small changes of another one" in finding.why
     assert "differ in wind" in finding.why and f"such as req-{world.day}#" in finding.why

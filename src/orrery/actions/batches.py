@@ -78,7 +78,7 @@ class Batches:
         dataset = desk.orrery.states.data().datasets.get(next(iter(spec.data.values())))
         self._promises = Promises(promised(dataset.contract if dataset else None, spec.model.target))
         self._log = PredictionLog(desk.orrery.lake, job.model.name) if job.log else None
-        self._score = desk.orrery.anomaly_score(job.model.name, job.version.number)
+        self._score = desk.orrery.anomaly_scores(job.model.name, job.version.number)
 
     def checked(self, at: int, frame: pl.DataFrame) -> tuple[pl.DataFrame, Broken | None]:
         """Return what the model gets of a batch, and the columns of each row that break the contract."""

@@ -56,7 +56,7 @@ def references(desk: Desk, model: str, champion: Version, policy: Spec, requests
         return NEVER if found is None else found.to_bytes()
 
     joint = _kept(desk, f"{model}-{champion.number}.joint", lambda: together() if len(requests) else b"")
-    score = desk.orrery.anomaly_score(model, champion.number)
+    score = desk.orrery.anomaly_scores(model, champion.number)
 
     def apart() -> bytes:
         assert score is not None

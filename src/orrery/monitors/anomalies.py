@@ -52,14 +52,8 @@ class AnomalyMonitor(Monitor):
         promise, level = view.spec.monitors.arl, level_of(view.score)
         rows = view.requests.filter(pl.col("_anomaly").is_not_null()) if "_anomaly" in view.requests.columns else NONE
         if len(rows) < LEAST:
-            return Finding(
-                alarm=False,
-                calm=True,
-                statistic=self.detector.statistic,
-                promise=promise,
-                why=f"{len(rows)} scored requests say nothing; {LEAST} are asked for.",
-                insufficient=True,
-                trains=self.trains,
+            return self.too_little(
+                view, self.detector.statistic, f"{len(rows)} scored requests say nothing; {LEAST} are asked for."
             )
         strange = rows.filter(pl.col("_anomaly") >= level - 1e-9).sort("_anomaly", descending=True, maintain_order=True)
         share = len(strange) / len(rows)

@@ -44,15 +44,7 @@ class CalibrationMonitor(Monitor):
         promise, rows = view.spec.monitors.arl, view.matured
         if len(rows) < LEAST:
             why = f"{len(rows)} matured labels say nothing; {LEAST} are asked for."
-            return Finding(
-                alarm=False,
-                calm=True,
-                statistic=self.detector.statistic,
-                promise=promise,
-                why=why,
-                answer="repair",
-                insufficient=True,
-            )
+            return self.too_little(view, self.detector.statistic, why, answer="repair")
         said = np.asarray(rows["output"].to_list(), dtype=np.float64)[:, 0]
         seen = encode(rows["label"].to_list(), view.classes)
         alarm = self.detector.update(said, seen)

@@ -51,16 +51,7 @@ class DecayMonitor(Monitor):
         """Take in the mean loss of what came in since the last look."""
         promise, losses = view.spec.monitors.arl, self.losses(view)
         if isinstance(losses, str):
-            return Finding(
-                alarm=False,
-                calm=True,
-                statistic=self.detector.statistic,
-                promise=promise,
-                why=losses,
-                reason="decay",
-                insufficient=True,
-                trains=self.trains,
-            )
+            return self.too_little(view, self.detector.statistic, losses, reason="decay")
         mean = float(losses.mean())
         units = np.minimum(losses / self.bound, 1.0)  # rounding may go beyond
         alarm = self.detector.look(units if self.rows_are_units(view) else [units.mean()])

@@ -67,15 +67,7 @@ class DistributionMonitor(Monitor):
         if len(view.requests) < LEAST:
             why = f"{len(view.requests)} requests say nothing; {LEAST} are asked for."
             statistic = self.drift.statistic
-            return Finding(
-                alarm=False,
-                calm=True,
-                statistic=statistic,
-                promise=promise,
-                why=why,
-                insufficient=True,
-                trains=self.trains,
-            )
+            return self.too_little(view, statistic, why)
         batch = self.reference(view).empty_like().add(self.columns(view))
         look = self.drift.update(batch, units=min(units_of(view), batch.rows) or None)
         severity = {name: round(float(one.psi), 4) for name, one in look.severity.items()}

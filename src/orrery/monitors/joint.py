@@ -42,14 +42,8 @@ class JointMonitor(Monitor):
         """Let the classifier of the past looks tell this one's requests apart, then learn from them."""
         promise, reference = view.spec.monitors.arl, self.drift.reference
         if len(view.requests) < LEAST:
-            return Finding(
-                alarm=False,
-                calm=True,
-                statistic=self.drift.statistic,
-                promise=promise,
-                why=f"{len(view.requests)} requests say nothing; {LEAST} are asked for.",
-                insufficient=True,
-                trains=self.trains,
+            return self.too_little(
+                view, self.drift.statistic, f"{len(view.requests)} requests say nothing; {LEAST} are asked for."
             )
         columns = columns_of(as_trained(view.requests, reference.numbers), list(reference.columns))
         look = self.drift.update(columns, units=units_of(view))

@@ -117,6 +117,22 @@ class Monitor(ABC):
     def look(self, view: View) -> Finding:
         """Take in one look."""
 
+    def too_little(
+        self, view: View, statistic: float, why: str, *, reason: str = "drift", answer: str = "refresh"
+    ) -> Finding:
+        """Return the finding of a look that had too little to say anything; the evidence stays what it was."""
+        return Finding(
+            alarm=False,
+            calm=True,
+            statistic=statistic,
+            promise=view.spec.monitors.arl,
+            why=why,
+            reason=reason,
+            answer=answer,
+            trains=self.trains,
+            insufficient=True,
+        )
+
     @abstractmethod
     def to_state(self) -> dict[str, Any]:
         """Return what :meth:`resume` needs."""

@@ -49,14 +49,8 @@ class ProbingMonitor(Monitor):
         promise = view.spec.monitors.arl
         found = self.crowding.update(inputs_of(view.requests, view.score), units_of(view))
         if found is None:
-            return Finding(
-                alarm=False,
-                calm=True,
-                statistic=self.crowding.statistic,
-                promise=promise,
-                why=f"{len(view.requests)} requests say nothing; {BLOCK} are asked for.",
-                insufficient=True,
-                trains=self.trains,
+            return self.too_little(
+                view, self.crowding.statistic, f"{len(view.requests)} requests say nothing; {BLOCK} are asked for."
             )
         return Finding(
             alarm=found.alarm,

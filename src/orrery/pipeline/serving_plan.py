@@ -84,18 +84,7 @@ def plan_serving(
     NotUnderstood
         If a request's rows would not reach the model, or a step that runs for requests needs the target.
     """
-    on_path: set[str] = set()
-    for name in upstream(features, steps):
-        if any(each == rows or each in on_path for each in steps[name].needs):
-            on_path.add(name)
-    live = {name for name in on_path if per_row(name) and name not in keep}
-    if features in on_path and features not in keep:
-        live.add(features)
-    for name in reversed(list(steps)):
-        if name in live and not any(each == rows or each in live for each in steps[name].needs):
-            live |= {
-                each for each in steps[name].needs if each in on_path and per_row(each) is not None and each not in keep
-            }
+    live = _live(features, steps, rows, keep, per_row)
     if features != rows and not _reached(features, live, steps, rows):
         raise NotUnderstood(
             f"What the model sees, {features}, does not depend on the rows of {rows} when serving.",
@@ -113,6 +102,25 @@ def plan_serving(
         tuple(name for name in steps if name in ran),
         tuple(sorted(name for name in kept if name != rows)),
     )
+
+
+def _live(
+    features: str, steps: Mapping[str, Step], rows: str, keep: Sequence[str], per_row: Callable[[str], bool | None]
+) -> set[str]:
+    """Return the steps that run again for a request, whether or not they are reached."""
+    on_path: set[str] = set()
+    for name in upstream(features, steps):
+        if any(each == rows or each in on_path for each in steps[name].needs):
+            on_path.add(name)
+    live = {name for name in on_path if per_row(name) and name not in keep}
+    if features in on_path and features not in keep:
+        live.add(features)
+    for name in reversed(list(steps)):
+        if name in live and not any(each == rows or each in live for each in steps[name].needs):
+            live |= {
+                each for each in steps[name].needs if each in on_path and per_row(each) is not None and each not in keep
+            }
+    return live
 
 
 def _reached(name: str, live: set[str], steps: Mapping[str, Step], rows: str) -> bool:
