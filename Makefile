@@ -50,7 +50,7 @@ TORCH ?= torch==2.13.0
 	@touch $@
 
 test-torch: .venv-torch/.made  ## models of PyTorch, in an environment of their own
-	.venv-torch/bin/pytest -m torch --require-stage torch tests/training/test_torch.py $(ARGS)
+	.venv-torch/bin/pytest -m torch --require-stage torch tests/training/test_torch.py tests/acceptance/test_acceptance_torch.py $(ARGS)
 
 .venv-ray/.made: pyproject.toml
 	$(PYTHON) -m venv .venv-ray

@@ -61,7 +61,7 @@ class World:
         trained = {"run": "run-1", "commit": "abc", "change": "redesign", "data": {"rows": 1}, "parent": None}
         self.append("trained", 1, classes=[0, 1], artifact="artifact-1", expected_loss=0.25, **trained)
         self.append("promoted", 1, "production")
-        self.looks = 0
+        self.looks, self.version = 0, 1
 
     def append(self, kind: str, version: int | None, environment: str = "", **data: Any) -> None:
         about = {"model": "toy", "version": version, "environment": environment}
@@ -93,7 +93,9 @@ class World:
             answers = {"_id": names, "_entity": names, "_at": at, "_output": [[one] for one in rows["said"].clip(0, 1)]}
             inputs = {name: rows[name].to_list() for name in ("said", "zone")}
             with Journal(self.orrery.settings.folder(FOLDER), "test") as journal:
-                journal.append("toy", "production", {**answers, **inputs}, {"_version": 1, "_role": "champion"})
+                journal.append(
+                    "toy", "production", {**answers, **inputs}, {"_version": self.version, "_role": "champion"}
+                )
             known = rows.select(entity="_entity", label="y", at=pl.lit(since + timedelta(hours=5)))
             LabelTable(self.orrery.lake, "toy").append(known)
         args = {"look": self.looks, "since": since.isoformat(), "until": until.isoformat()}
@@ -101,7 +103,7 @@ class World:
             key=f"watch:toy:{self.looks}",
             kind="watch",
             model="toy",
-            version=1,
+            version=self.version,
             environment="production",
             args=args,
         )
@@ -138,6 +140,33 @@ def test_every_monitor_looks_at_a_real_log_and_names_the_zone_that_stays_away(wo
     assert [issue.title for issue in world.orrery.model("toy").issues.values() if "zone 3 " in issue.title]
     due = [action for action in world.orrery.due("toy") if action.key.startswith("trigger")]
     assert all("segments" not in action.drafts[0].why for action in due)
+
+
+def test_a_repair_is_compared_with_what_the_version_learned_from_that_it_repairs(world: World) -> None:
+    """Its run names the newest data, of which it learned nothing of the inputs."""
+    world.look(300)
+    folder = world.desk.settings.folder("references")
+    made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    world.orrery.add_data("rows", world.rows(4000).with_columns(zone=pl.lit(3)), why="other rows", actor="feed")
+    about = {
+        "run": "run-1",
+        "commit": "abc",
+        "change": "repair",
+        "data": {"rows": 2},
+        "parent": 1,
+        "repair": [1.1, 0.0],
+    }
+    world.append("trained", 2, classes=[0, 1], artifact="artifact-1", expected_loss=0.25, **about)
+    world.append("promoted", 2, "production")
+    world.version = 2
+    found = world.look(300)
+    assert found["features"]["insufficient"] is False and found["joint"]["insufficient"] is False
+    now = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert {name: now[name] for name in made} == made
+    assert {path.rpartition(".")[2] for path in now.keys() - made.keys()} == {"outputs", "calibration"}
+    for _ in range(8):
+        world.look(300, (0.0, 0.0, 1.0))
+    assert "segments" in world.orrery.model("toy").lane("production").alarms, "what the newest data hold is no excuse"
 
 
 def test_each_logged_request_has_a_score_and_strange_ones_open_an_issue_that_names_the_column(world: World) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from orrery.build.environment import Environment, lock
-from orrery.build.suite import TestReport, run_tests
+from orrery.build.suite import PROGRAM, TestReport, run_tests
 from orrery.workers.contained import Limits
+from orrery.workers.launch import LINUX
+from orrery.workers.warm import WarmStarts
 
 LIMITS = Limits(wall_seconds=30)
 
@@ -55,6 +57,37 @@ def test_all_pass_and_the_checkout_stays_clean(tmp_path: Path, environment: Envi
         "tests",
         "tests/test_it.py",
     ]
+
+
+@pytest.mark.skipif(not LINUX, reason="not run: programs are forked on Linux only")
+def test_forked_tests_find_what_executed_ones_find(tmp_path: Path, environment: Environment) -> None:
+    """All but the time that imports take: their own folder for files, their own order, and plugins that pytest reads."""
+    code = """
+import sys
+WARM = "numpy" in sys.modules
+import os, tempfile, anyio, numpy
+def test_forked(): assert WARM
+def test_where(): assert tempfile.gettempdir() == os.environ["TMPDIR"]
+def test_bytes(): assert sys.dont_write_bytecode
+def test_plugin(): assert type(anyio.__spec__.loader).__module__.startswith("_pytest")
+def test_bad():
+    four = 4
+    assert four == 5
+"""
+    (tmp_path / "p" / "tests").mkdir(parents=True)
+    (tmp_path / "p" / "tests" / "test_it.py").write_text(code)
+    warm = WarmStarts(tmp_path / "imported", (PROGRAM,))
+    place = warm.place(str(environment.python))
+    place.mkdir(parents=True)
+    (place / f"{PROGRAM}.json").write_text('["numpy", "tempfile", "anyio"]')
+    try:
+        report = run_tests(tmp_path / "p", environment, LIMITS, warm=warm)
+    finally:
+        warm.close()
+    assert (report.passed, report.failed) == (4, 1), report.output
+    assert "test_bad (assert 4 == 5" in report.reason
+    cold = run_tests(tmp_path / "p", environment, LIMITS)
+    assert "test_forked" in cold.reason and (cold.passed, cold.failed) == (3, 2)
 
 
 def test_no_tests(tmp_path: Path, environment: Environment) -> None:

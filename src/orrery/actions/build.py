@@ -40,7 +40,8 @@ def test(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     spec = model.spec_of(commit)
     checkout = desk.checkout(model.name, commit)
     environment = desk.environment(checkout)
-    report = run_tests(checkout, environment, limits_of(spec, spec.resources.tests_wall), action.environment)
+    limits = limits_of(spec, spec.resources.tests_wall)
+    report = run_tests(checkout, environment, limits, action.environment, warm=desk.warm)
     if not report.ok:
         raise ProjectFailed(report.reason, output=report.output)
     words = f"{report.passed} passed, {report.seconds:.1f} s" if report.passed else report.reason

@@ -12,6 +12,7 @@ import msgspec
 
 from orrery.app import Orrery
 from orrery.build.environment import Environment, lock
+from orrery.build.suite import PROGRAM as TESTS
 from orrery.errors import NotFound
 from orrery.pipeline.client import ModelProcess
 from orrery.spec import Spec
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from orrery.source.git import Source
 
 
-TRAINING, HOST = PROGRAMS = ("orrery.training.runner", "orrery.pipeline.host")
+TRAINING, HOST, _ = PROGRAMS = ("orrery.training.runner", "orrery.pipeline.host", TESTS)
 """Modules that run a project's code in its environment."""
 
 

@@ -1,8 +1,8 @@
-"""What monitors compare production with: sketches of what the champion learned from, made once for each version."""
+"""What monitors compare production with: sketches of what the champion learned from, made once for each training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -20,19 +20,24 @@ from orrery.stats.estimate import Calibration, calibration_of
 from orrery.stats.joint import JointReference
 from orrery.stats.measure import encode
 from orrery.stats.neighbours import Usual
-from orrery.timeline.state import Version
+from orrery.timeline.state import ModelState, Version
 
 NEVER = b"-"  # stands for a reference that cannot be made of this version
 REFERENCE_ROWS = 50_000  # newest training rows that requests are compared with
 
 
-def references(desk: Desk, model: str, champion: Version, policy: Spec, requests: pl.DataFrame) -> dict[str, Any]:
+def references(
+    desk: Desk, model: ModelState, champion: Version, policy: Spec, requests: pl.DataFrame
+) -> dict[str, Any]:
     """Return the references of a look, by their names in :class:`~orrery.monitors.monitor.View`.
 
     Those of the inputs have the columns that requests bring: a dataset also holds what is known only afterwards. So
-    they are made when the first requests are there.
+    they are made when the first requests are there. A repair learned nothing of the inputs: it is compared with what
+    the version learned from that it repairs.
     """
-    newest = _Newest(desk, champion, policy)
+    learned = model.trained(champion)
+    newest = _Newest(desk, champion, learned.data, policy)
+    inputs, outputs = f"{model.name}-{learned.number}", f"{model.name}-{champion.number}"
     brought = _brought(requests)
 
     def features() -> pl.DataFrame:
@@ -47,7 +52,8 @@ def references(desk: Desk, model: str, champion: Version, policy: Spec, requests
         return TableSketch.fit(counted(rows, rows.columns), categories=rows.columns)
 
     def kept(kind: str, make: Callable[[], TableSketch]) -> TableSketch:
-        body = _kept(desk, f"{model}-{champion.number}.{kind}", lambda: make().to_bytes() if len(requests) else b"")
+        name = outputs if kind == "outputs" else inputs
+        body = _kept(desk, f"{name}.{kind}", lambda: make().to_bytes() if len(requests) else b"")
         return TableSketch.from_bytes(body) if body else TableSketch({})
 
     def together() -> bytes:
@@ -55,24 +61,24 @@ def references(desk: Desk, model: str, champion: Version, policy: Spec, requests
         found = JointReference.fit(columns_of(rows, rows.columns))
         return NEVER if found is None else found.to_bytes()
 
-    joint = _kept(desk, f"{model}-{champion.number}.joint", lambda: together() if len(requests) else b"")
-    score = desk.orrery.anomaly_scores(model, champion.number)
+    joint = _kept(desk, f"{inputs}.joint", lambda: together() if len(requests) else b"")
+    score = desk.orrery.anomaly_scores(model.name, champion.number)
 
     def apart() -> bytes:
         assert score is not None
         found = Usual.fit(score, inputs_of(newest.of(score.columns), score))
         return NEVER if found is None else msgspec.json.encode(found)
 
-    usual = _kept(desk, f"{model}-{champion.number}.usual", apart) if score is not None else NEVER
+    usual = _kept(desk, f"{inputs}.usual", apart) if score is not None else NEVER
     return {
         "score": score,
         "usual": Usual.from_bytes(usual) if usual != NEVER else None,
         "reference": kept("sketch", lambda: _sketch(features())),
         "segments": kept("segments", lambda: groups(policy.model.segments)),
         "protected": kept("protected", lambda: groups(policy.model.protected)),
-        "outputs": kept("outputs", lambda: _outputs(desk, model, champion, policy)),
+        "outputs": kept("outputs", lambda: _outputs(desk, model.name, champion, policy)),
         "joint": JointReference.from_bytes(joint) if joint not in (b"", NEVER) else None,
-        "calibration": _calibration(desk, model, champion, policy),
+        "calibration": _calibration(desk, model.name, champion, policy),
     }
 
 
@@ -121,10 +127,16 @@ def _brought(requests: pl.DataFrame) -> list[str]:
 
 
 class _Newest:
-    """The newest rows of the dataset's version that the champion learned from, read when first asked for, and once."""
+    """The newest rows of the dataset's version that the champion learned from, read when first asked for, and once.
 
-    def __init__(self, desk: Desk, champion: Version, policy: Spec) -> None:
-        self._desk, self._champion, self._time = desk, champion, policy.model.time
+    Parameters
+    ----------
+    desk, champion, policy : whose manifest says the dataset and its columns.
+    learned : versions of the datasets that it learned from.
+    """
+
+    def __init__(self, desk: Desk, champion: Version, learned: Mapping[str, int], policy: Spec) -> None:
+        self._desk, self._champion, self._learned, self._time = desk, champion, learned, policy.model.time
 
     def of(self, names: Sequence[str]) -> pl.DataFrame:
         """Return these columns, as far as the dataset has them."""
@@ -133,7 +145,7 @@ class _Newest:
     @cached_property
     def _rows(self) -> pl.DataFrame:
         manifest = read_manifest(self._desk.artifact(self._champion))
-        frame = self._desk.orrery.lake.read(manifest.dataset, self._champion.data[manifest.dataset]).lazy()
+        frame = self._desk.orrery.lake.read(manifest.dataset, self._learned[manifest.dataset]).lazy()
         if self._time:
             frame = frame.sort(self._time)
         return frame.select(list(manifest.columns)).tail(REFERENCE_ROWS).collect()

@@ -47,7 +47,7 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         requests=requests,
         matured=labelled.rename({"_output": "output", "_at": "at"}),
         classes=list(champion.facts.get("classes") or []),
-        **references(desk, model.name, champion, policy, requests),
+        **references(desk, model, champion, policy, requests),
         expected_loss=float(champion.facts.get("expected_loss") or float("nan")),
         scale=float(champion.facts.get("scale") or 1.0),
     )

@@ -13,8 +13,11 @@ from xml.etree import ElementTree
 
 from orrery.build.environment import Environment
 from orrery.workers.contained import Finished, Limits, run
+from orrery.workers.warm import WarmStarts
 
 LIMITS = Limits(wall_seconds=900)
+PROGRAM = "orrery.build.pytest_run"
+"""Module that runs the tests."""
 _LEFT_BEHIND = shutil.ignore_patterns(".git", "__pycache__", ".venv", ".pytest_cache", "node_modules")
 _CONFIGURATION = ("pytest.ini", ".pytest.ini", "pytest.toml", "pyproject.toml", "tox.ini", "setup.cfg")
 
@@ -50,6 +53,7 @@ def run_tests(
     limits: Limits = LIMITS,
     where: str = "development",
     log: Path | None = None,
+    warm: WarmStarts | None = None,
 ) -> TestReport:
     """Run ``tests/`` of a checkout with pytest, in a throw-away copy.
 
@@ -60,23 +64,25 @@ def run_tests(
     limits : what the tests may use.
     where : environment that the version enters; the tests see it as ``ORRERY_STEP_ENVIRONMENT``.
     log : file that gets the output.
+    warm : forks pytest from a process that has imported what the tests need, where it can.
     """
     if not (checkout / "tests").is_dir():
         return TestReport(0, 0, 0, 0, 0.0, "", True, "the project has no tests")
     with tempfile.TemporaryDirectory(prefix="orrery-tests-") as scratch:
         copy, junit = Path(scratch, "project"), Path(scratch, "junit.xml")
         shutil.copytree(checkout, copy, symlinks=True, ignore=_LEFT_BEHIND)
-        argv = [str(environment.python), "-m", "pytest", "tests", "-p", "no:cacheprovider", "--color=no", "--tb=short"]
+        argv = [str(environment.python), "-m", PROGRAM, "tests", "-p", "no:cacheprovider", "--color=no", "--tb=short"]
         argv += [f"--rootdir={copy}", f"--junitxml={junit}"]
         if not any((copy / name).exists() for name in _CONFIGURATION):
             argv += ["-c", os.devnull]  # else pytest would look for one in the folders above
         finished = run(
             argv,
             cwd=copy,
-            env={"PYTHONDONTWRITEBYTECODE": "1", "ORRERY_STEP_ENVIRONMENT": where, "TMPDIR": scratch},
+            env={"PYTHONHASHSEED": "0", "ORRERY_STEP_ENVIRONMENT": where, "TMPDIR": scratch},
             limits=limits,
             log=log,
             expects=junit,
+            warm=warm,
         )
         return _report(finished, junit)
 

@@ -25,6 +25,7 @@ import signal
 import socket
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ BEGINNINGS = 8
 """So often it begins anew; an environment of which more is left out than this gains nothing from it."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that say how many threads libraries may use; here it is one, a forked program sets what it was told."""
+LATE = (*THREADS, "TMPDIR")
+"""Variables that a forked program gets when it begins, whatever they were when the libraries were imported."""
 ALONE = {**dict.fromkeys(THREADS, "1"), "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Variables with which OpenBLAS and Arrow's memory start no threads when they are loaded."""
 STARTERS = {"polars", "_polars_runtime_32", "_polars_runtime_64", "_polars_runtime_compat", "narwhals", "onnxruntime"}
@@ -80,6 +83,8 @@ class Program:
         _show(self.config["argv"], self.config["env"])
         sys.orig_argv[:] = sys.argv[:] = self.config["argv"]
         sys.path.insert(0, os.getcwd())
+        if "tempfile" in sys.modules:
+            vars(sys.modules["tempfile"])["tempdir"] = None  # else it would be where the fork server's files go
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed()  # Python's own generator does so by itself after a fork
         _set_threads(self.config["env"])
@@ -216,7 +221,7 @@ def _preload(folder: Path, programs: list[str]) -> str:
     for program in programs:
         with contextlib.suppress(FileNotFoundError):
             names |= dict.fromkeys(json.loads((folder / f"{program}.json").read_text()))
-    without = STARTERS | {package for package, _ in _left_out(folder)}
+    without = STARTERS | _rewritten() | {package for package, _ in _left_out(folder)}
     for name in names:
         package = name.partition(".")[0]
         if package in without or package == "orrery":
@@ -228,6 +233,13 @@ def _preload(folder: Path, programs: list[str]) -> str:
         if _threads() > 1:
             return _leave_out(folder, package, "starts a thread when it is imported")
     return ""
+
+
+def _rewritten() -> set[str]:
+    """Return the packages that pytest rewrites as it imports them: its plugins, which tests must import themselves."""
+    plugins = {entry.dist.name: entry.dist for entry in entry_points(group="pytest11") if entry.dist is not None}
+    files = [file for plugin in plugins.values() for file in plugin.files or () if file.suffix == ".py"]
+    return {file.parts[0].removesuffix(".py") for file in files}
 
 
 def _left_out(folder: Path) -> list[tuple[str, str]]:

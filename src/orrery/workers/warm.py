@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from orrery.pipeline.loaded import VARIABLE
 from orrery.workers.contained import PASSED_ON
-from orrery.workers.fork_server import ALONE, IMPORT_WITHIN, PROGRAMS, THREADS, command
+from orrery.workers.fork_server import ALONE, IMPORT_WITHIN, LATE, PROGRAMS, command
 from orrery.workers.launch import LINUX
 
 FORK_WITHIN = 10.0
@@ -234,8 +234,8 @@ def _finish(servers: dict[str, _Server], ending: list[_Server]) -> None:
 
 
 def _seen_at_import(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that a fork server gets: what any program inherits but threads, which it sets itself."""
-    kept = (name for name in env if (name in PASSED_ON or name.startswith("LC_")) and name not in THREADS)
+    """Return the variables that a fork server gets: what any program inherits but those that it sets itself."""
+    kept = (name for name in env if (name in PASSED_ON or name.startswith("LC_")) and name not in LATE)
     return {name: env[name] for name in kept}
 
 
