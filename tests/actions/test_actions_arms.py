@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -41,8 +42,20 @@ SPEC: dict[str, Any] = {
     },
 }
 ARM = Challenger(
-    version=2, role="arm", since=START, until=START + 30 * DAY, change="redesign", share=0.5, unit="user", moved=START
+    version=2,
+    role="arm",
+    since=START,
+    until=START + 30 * DAY,
+    change="redesign",
+    share=0.5,
+    unit="user",
+    moved=START,
+    shares=[(START, 0.5)],
 )
+CANARY: dict[str, Any] = {
+    **SPEC,
+    "rollout": {**SPEC["rollout"], "redesign": {"shadow": False, "canary": ["50%"], "guard": "14d"}},
+}
 
 
 @pytest.fixture
@@ -56,7 +69,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     desk.orrery.timeline.engine.dispose()
 
 
-def answered(desk: Desk, *answers: tuple[str, str, float, int]) -> None:
+def answered(desk: Desk, *answers: tuple[str, str, float, int], role: str = "arm") -> None:
     """Log answers: order, user, hours since the start, version."""
     frame = pl.DataFrame(
         {
@@ -64,7 +77,7 @@ def answered(desk: Desk, *answers: tuple[str, str, float, int]) -> None:
             "_at": pl.Series([START + hours * HOUR for _, _, hours, _ in answers], dtype=pl.Datetime("us", "UTC")),
             "_environment": ["production"] * len(answers),
             "_version": pl.Series([version for *_, version in answers], dtype=pl.Int32),
-            "_role": ["arm" if version == 2 else "champion" for *_, version in answers],
+            "_role": [role if version == 2 else "champion" for *_, version in answers],
             "_entity": [order for order, *_ in answers],
             "_output": [[0.5]] * len(answers),
             "user": [user for _, user, *_ in answers],
@@ -83,7 +96,8 @@ def units(desk: Desk, since: datetime, until: datetime) -> list[tuple[float, boo
     policy = specs.from_dict(SPEC)
     found = valued_units(desk, "toy", "production", ARM, 1, policy, since, until)
     assert set(found) == {"revenue"}
-    return sorted(found["revenue"].rows())
+    assert set(found["revenue"]["share"]) <= {0.5}
+    return sorted(found["revenue"].select("value", "arm").rows())
 
 
 def test_each_unit_counts_once_with_what_came_of_its_first_answer_in_time(desk: Desk) -> None:
@@ -113,6 +127,23 @@ def test_each_unit_counts_once_with_what_came_of_its_first_answer_in_time(desk: 
     assert sorted(parts) == whole
 
 
+def test_a_unit_of_a_canary_has_the_share_at_which_it_was_drawn(desk: Desk) -> None:
+    """Who was the champion's at 5 % and the canary's at 25 % came first at 5 %, and counts there."""
+    answered(
+        desk,
+        ("o1", "ann", 1, 1),
+        ("o2", "bob", 2, 2),
+        ("o3", "ann", 26, 2),
+        ("o4", "cid", 27, 2),
+        role="canary",
+    )
+    came(desk, "revenue", ("o1", 5.0, START + 2 * HOUR), ("o3", 40.0, START + 27 * HOUR))
+    one = msgspec.structs.replace(ARM, role="canary", share=0.25, shares=[(START, 0.05), (START + DAY, 0.25)])
+    policy = specs.from_dict(CANARY)
+    found = valued_units(desk, "toy", "production", one, 1, policy, START, START + 4 * DAY)["revenue"]
+    assert sorted(found.rows()) == [(1.0, True, 0.05), (1.0, True, 0.25), (5.0, False, 0.05)]
+
+
 def test_a_day_counts_when_it_is_over_and_its_value_final(desk: Desk) -> None:
     told = [(f"2024-03-0{day}", 100.0 * day, START + day * DAY) for day in (1, 2, 3)]
     came(desk, "sales", *told, ("2024-03-02", 250.0, START + 3 * DAY))
@@ -130,10 +161,18 @@ def test_values_that_nobody_would_look_at_are_refused(desk: Desk) -> None:
             desk.orrery.add_values("toy", "revenue", frame.with_columns(label=pl.Series(label)))
 
 
-def beside(desk: Desk, role: str) -> None:
+def beside(desk: Desk, role: str, commit: str = "abc") -> None:
     """Version 1 answers in production since the start; version 2 is beside it."""
     until = {"until": format_instant(START + 30 * DAY), "change": "redesign", "share": 0.5, "unit": "user"}
-    known = {"commit": "abc", "change": "redesign", "data": {"rows": 1}, "classes": [False, True], "expected_loss": 0.2}
+    if role == "canary":
+        until["steps"] = [0.5]
+    known = {
+        "commit": commit,
+        "change": "redesign",
+        "data": {"rows": 1},
+        "classes": [False, True],
+        "expected_loss": 0.2,
+    }
     for kind, version, data in (
         ("trained", 1, {"run": "a", **known}),
         ("trained", 2, {"run": "b", **known}),
@@ -169,6 +208,33 @@ def test_an_arm_that_earns_less_leaves(desk: Desk, earned: float, kinds: list[st
     found, moved, why = compared(desk, 4)
     assert moved == kinds and found.data["rows"] == 2000
     assert ("revenue is proven worse by" in why) == bool(kinds) == ("revenue is proven worse by" in found.why)
+
+
+@pytest.mark.parametrize(
+    ("earned", "guarded", "days", "kinds"),
+    [
+        (2.0, True, 3, ["retired"]),
+        (20.0, True, 3, ["promoted", "challenged"]),
+        (20.0, True, 1, []),  # what the first answers bring is not known yet
+        (2.0, False, 1, ["promoted", "challenged"]),  # the control: nobody asks what it brings
+    ],
+)
+def test_a_canary_that_earns_less_leaves(desk: Desk, earned: float, guarded: bool, days: int, kinds: list[str]) -> None:
+    told = CANARY if guarded else {**CANARY, "rollout": {**CANARY["rollout"], "business": {}}}
+    spec = specs.to_dict(specs.from_dict(told))
+    commit = {"commit": "def", "message": "m", "author": "ann", "spec": spec}
+    desk.orrery.append([Draft(kind="pushed", model="toy", actor="ann", why="because", data=commit)])
+    beside(desk, "canary", "def")
+    orders = [(f"o{place}", f"u{place}", (place + 1) / 100, 1 + place % 2) for place in range(2000)]
+    answered(desk, *orders, role="canary")
+    came(
+        desk,
+        "revenue",
+        *((name, 20.0 if who == 1 else earned, START + (at + 1) * HOUR) for name, _, at, who in orders),
+    )
+    found, moved, why = compared(desk, days)
+    assert moved == kinds and found.data["service"]["requests"] == 1000
+    assert ("revenue is proven worse by" in why) == (kinds == ["retired"]) == ("revenue is proven worse" in found.why)
 
 
 @pytest.mark.parametrize(("sold", "kinds"), [(200_000.0, ["rolled_back", "retired"]), (700_000.0, [])])

@@ -72,7 +72,7 @@ def test_environments_follow_their_needs_however_they_are_stored() -> None:
         (EARNS + "low = 1\nhigh = 2", "not between low and high"),
         (EARNS + 'low = 0\nhigh = 2\nby = "week"', "by"),
         (EARNS + "low = 0\nhigh = 2", "needs [model] entity"),
-        (EARNS.replace("[data]", 'entity = "who"\n[data]') + "low = 0\nhigh = 2", "units of an A/B"),
+        (EARNS.replace("[data]", 'entity = "who"\n[data]') + "low = 0\nhigh = 2", "units of an A/B or a canary"),
         (EARNS.replace("revenue", "brier") + "low = 0\nhigh = 2", "name of a loss"),
         (SMALLEST + "[losses.missed]\nbound = 0", "bound"),
         (SMALLEST + "[losses.missed]", "bound"),

@@ -15,8 +15,8 @@ from orrery.actions.references import references
 from orrery.data.predictions import logged, matured
 from orrery.monitors.monitor import View
 from orrery.monitors.watch import Look, look
-from orrery.rollout.business import by, day_after_day, worse_days
-from orrery.rollout.compare import level_of, look_at_arm
+from orrery.rollout.business import DayFinding, by, day_after_day
+from orrery.rollout.compare import level_of, look_at_arm, with_days
 from orrery.rollout.compare import look as compare_once
 from orrery.rollout.service import service
 from orrery.rollout.shares import SHARING, service_in_words
@@ -137,20 +137,21 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     told: dict[str, Any] = {"scale": scale, "alpha": level_of(challenger, policy)}
     before = challenger.state
     with own_losses_of(desk, model, model.champion() or champion) as own:  # whose project file is the policy
+        about = (desk, model.name, action.environment, challenger, lane.champion, policy)
         if challenger.role == "arm":
             expected = float(champion.facts.get("expected_loss") or 0.0)
             units = labelled_units(desk, model.name, action.environment, challenger, rows, lane.champion)
-            about = (desk, model.name, action.environment, challenger, lane.champion, policy)
             came = valued_units(*about, since, until)
             found = look_at_arm(
                 before, units, policy, classes, challenger.share, business=came, expected=expected, own=own, **told
             )
         else:
             pairs = _pairs(rows, lane.champion, challenger.version, policy)
-            found = compare_once(before, pairs, policy, classes, until, own=own, **told)
-    fell = _fallen(desk, model, policy, lane.since, until) if challenger.role == "guard" and lane.since else []
-    if fell:
-        found = msgspec.structs.replace(found, decision="promote", broken=fell)
+            brought = valued_units(*about, since, until) if challenger.role == "canary" else None
+            found = compare_once(before, pairs, policy, classes, until, own=own, business=brought, **told)
+    if challenger.role == "guard" and lane.since:
+        days = _days(desk, model, policy, lane.since, until)
+        found = with_days(found, days, len(by(policy.rollout.business, "day")), policy.rollout.alpha)
     effect = (
         "no labelled pairs yet" if found.effect is None else f"challenger better by {found.effect:.4f} on {found.n}"
     )
@@ -182,14 +183,14 @@ def issue_of(model: ModelState, monitor: str, action: Action) -> str:
     return digest(f"{model.name}/{action.environment}/{monitor}/{action.args['look']}")[:12]
 
 
-def _fallen(desk: Desk, model: ModelState, policy: Spec, promoted: datetime, until: datetime) -> list[str]:
-    """Return which metrics that come by day are worse since the promotion than before it, in words."""
+def _days(desk: Desk, model: ModelState, policy: Spec, promoted: datetime, until: datetime) -> list[DayFinding]:
+    """Return the metrics that come by day, those since the promotion beside those before it, where there are enough."""
     found = []
     for name, rule in by(policy.rollout.business, "day").items():
         values = daily_values(desk, model.name, name, rule, policy, until)
         if (days := day_after_day(name, rule, values, promoted.date())) is not None:
             found.append(days)
-    return worse_days(found, policy.rollout.alpha)
+    return found
 
 
 def _on_guard(policy: Spec) -> Spec:

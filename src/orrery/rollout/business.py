@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from datetime import date, timedelta
-from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from orrery.spec import Business
-from orrery.stats import paired_interval
+from orrery.stats import PairedTest, paired_interval
 from orrery.stats.checks import FloatArray
 from orrery.stats.eprocess import BettingE
 
@@ -88,20 +88,15 @@ def day_after_day(name: str, rule: Business, values: Mapping[date, float], promo
     return DayFinding(before=before, after=after, days=len(later), evidence=evidence, why=why)
 
 
-def worse_days(found: Sequence[DayFinding], alpha: float) -> list[str]:
-    """Return in words which metrics are worse after a promotion, at a risk over all of them together."""
-    return [f"{one.why}: worse than before" for one in found if one.evidence >= len(found) / alpha]
-
-
 def by(rules: Mapping[str, Business], kind: str) -> dict[str, Business]:
     """Return the metrics that come by ``unit`` or by ``day``."""
     return {name: rule for name, rule in rules.items() if rule.by == kind}
 
 
-def worse_in_words(name: str, test: Any) -> str:
-    """Return what a guardrail showed that is proven worse."""
+def worse_in_words(name: str, test: PairedTest, against: float) -> str:
+    """Return what a guardrail showed that is proven worse; ``against`` is the logarithm of all evidence for that."""
     interval = test.interval()
     return (
         f"{name} is proven worse by {-interval.estimate:.4g} [{-interval.high:.4g}, {-interval.low:.4g}] "
-        f"(margin {test.margin:g}), evidence {min(test.counter_evidence, 1e12):.3g}"
+        f"(margin {test.margin:g}), evidence {math.exp(min(against, math.log(1e12))):.3g}"
     )

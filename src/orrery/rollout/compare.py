@@ -6,7 +6,7 @@ Beside the champion, on the same requests; or on requests that were drawn by lot
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,15 +14,16 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from orrery.rollout.business import by, largest_loss, losses_of, worse_in_words
+from orrery.rollout.business import DayFinding, by, largest_loss, losses_of, worse_in_words
 from orrery.spec import Spec
-from orrery.stats import PairedTest, level, randomised_differences
+from orrery.stats import PairedTest, level, log_mean_e, randomised_differences
 from orrery.stats.measure import NONE, Own, bound_of, encode, row_losses
 from orrery.stats.paired import Kind
 from orrery.timeline.state import Challenger
 from orrery.types import parse_duration, parse_instant
 
 PRIMARY = ""  # name of the primary loss's test: the same loss may be a guardrail too, with another margin
+MOST = 1e12  # evidence beyond is as good
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +34,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     n : independent blocks so far; ``rows`` labelled pairs so far.
     effect : mean of champion's loss minus challenger's (positive: the challenger is better), with its interval.
     evidence : e-value for the challenger; ``counter`` against it.
-    decision : promote, abort or undecided.
+    decision : promote, abort or undecided. Primary loss and guardrails have one risk of a wrong abort for all together:
+        what counts is the mean of the evidence against the challenger in each.
     guardrails : for each guardrail the evidence that the challenger's loss is higher by less than its margin.
-    broken : guardrails that it is proven to break, in words.
+    broken : where it is aborted, the guardrails that it is proven to break, in words.
     state : to go on from at the next look.
     """
 
@@ -67,6 +69,7 @@ def look(
     scale: float = 1.0,
     alpha: float | None = None,
     own: Own = NONE,
+    business: Mapping[str, pl.DataFrame] | None = None,
 ) -> Comparison:
     """Take in the pairs whose labels became final since the last look.
 
@@ -81,17 +84,21 @@ def look(
     scale : largest error that counts, for regressions.
     alpha : risk of a wrong proof, of :func:`level_of`; None is the policy's.
     own : losses of the project's own.
+    business : of a canary, what its units and the champion's brought; as in :func:`look_at_arm`.
     """
     tests = (
         {name: PairedTest.from_state(one) for name, one in state["tests"].items()}
         if "tests" in state
         else _begin(spec, scale, alpha, own)
     )
+    seen: dict[str, list[float]] = {name: list(sums) for name, sums in state.get("seen", {}).items()}
+    _take_values(tests, seen, spec, business)
+    losses = _of_losses(tests, spec)
     blocks: dict[str, dict[str, list[float]]] = {
-        name: {key: list(sums) for key, sums in state.get("blocks", {}).get(name, {}).items()} for name in tests
+        name: {key: list(sums) for key, sums in state.get("blocks", {}).get(name, {}).items()} for name in losses
     }
     rows = int(state.get("rows", 0)) + len(pairs)
-    for name, differences in _differences(pairs, tests, spec.rollout.primary, classes, own).items():
+    for name, differences in _differences(pairs, losses, spec.rollout.primary, classes, own).items():
         if spec.rollout.unit == "row":
             tests[name].update(differences)
         else:
@@ -101,7 +108,7 @@ def look(
         if closed:
             tests[name].update([sums[key][0] / sums[key][1] for key in closed])
         blocks[name] = {key: sums[key] for key in sums if key not in closed}
-    return _found(tests, rows, {"blocks": blocks})
+    return _found(tests, rows, {"blocks": blocks, "seen": seen}, () if business is None else business)
 
 
 def look_at_arm(
@@ -128,7 +135,7 @@ def look_at_arm(
     share : probability with which a unit was drawn for the arm.
     expected : mean loss that is expected, on the primary loss: the nearer, the sooner a difference shows.
     business : for metrics that come by unit, what came of the units whose time for it was over since the last look:
-        columns ``value`` and ``arm``.
+        columns ``value``, ``arm`` (whether it answered) and ``share`` (the probability of that).
     """
     widen = 1 / min(share, 1 - share)
     tests = (
@@ -139,47 +146,101 @@ def look_at_arm(
     seen: dict[str, list[float]] = {name: list(sums) for name, sums in state.get("seen", {}).items()}
     labels = encode(units["label"].to_list(), classes)
     outputs = np.asarray(units["output"].to_list(), dtype=np.float64)
-    for name, test in tests.items():
-        largest, rule = test.bound / widen, spec.rollout.business.get(name)
-        if rule is not None:
-            if (came := (business or {}).get(name)) is None:
-                continue
-            losses, drawn = losses_of(rule, came["value"].to_numpy()), came["arm"].to_numpy()
-            first = float(losses_of(rule, [rule.absent])[0])
-        else:
-            loss, drawn = spec.rollout.primary if name == PRIMARY else name, units["arm"].to_numpy()
-            losses = row_losses(loss, outputs, labels, cap=largest, own=own) if len(units) else np.empty(0)
-            first = expected if name == PRIMARY else 0.0
-        if not len(losses):
-            continue
-        total, count = seen.get(name, [first, 1.0])
-        centre = min(max(total / count, 0.0), largest)  # of earlier looks only: it must not know these units
-        test.update(randomised_differences(losses, drawn, share, centre))
-        before = seen.get(name, [0.0, 0.0])
-        seen[name] = [before[0] + float(losses.sum()), before[1] + len(losses)]
-    return _found(tests, int(state.get("rows", 0)) + len(units), {"seen": seen})
+    for name, test in _of_losses(tests, spec).items() if len(units) else ():
+        largest, loss = test.bound / widen, spec.rollout.primary if name == PRIMARY else name
+        losses = row_losses(loss, outputs, labels, cap=largest, own=own)
+        centre = _centre(seen, name, losses, expected if name == PRIMARY else 0.0, largest)
+        test.update(randomised_differences(losses, units["arm"].to_numpy(), share, centre))
+    _take_values(tests, seen, spec, business or {})
+    rails = by(spec.rollout.business, "unit")
+    return _found(tests, int(state.get("rows", 0)) + len(units), {"seen": seen}, rails)
 
 
-def _found(tests: dict[str, PairedTest], rows: int, more: dict[str, Any]) -> Comparison:
-    """Return what the tests say together."""
-    test, rails = tests[PRIMARY], {name: one for name, one in tests.items() if name != PRIMARY}
-    guardrails = {name: min(rail.evidence, 1e12) for name, rail in rails.items()}
-    decision: str = test.decision
-    if decision == "promote" and any(rail.decision != "promote" for rail in rails.values()):
-        decision = "undecided"  # better on the primary loss, not yet shown to keep every guardrail
-    broken = [worse_in_words(name, rail) for name, rail in rails.items() if rail.decision == "abort"]
-    if broken:
+def with_days(found: Comparison, days: Sequence[DayFinding], metrics: int, alpha: float) -> Comparison:
+    """Return what a look at a former champion found, with the days since the promotion beside those before.
+
+    It comes back where the mean of the evidence reaches ``1 / alpha``: that of the labels, which compare versions, and
+    that of each of so many ``metrics``, which compare days; one of which nothing is known yet has evidence of 1.
+    """
+    if not metrics:
+        return found
+    evidence = [found.evidence, *(one.evidence for one in days), *[1.0] * (metrics - len(days))]
+    back = log_mean_e(np.log(np.maximum(evidence, 1 / MOST))) >= -math.log(alpha)
+    fell = [f"{one.why}: worse than before" for one in days if back and one.evidence >= 1 / alpha]
+    kept = "undecided" if found.decision == "promote" else found.decision
+    return msgspec.structs.replace(found, decision="promote" if back else kept, broken=fell)
+
+
+def _of_losses(tests: dict[str, PairedTest], spec: Spec) -> dict[str, PairedTest]:
+    return {name: one for name, one in tests.items() if name.partition("@")[0] not in spec.rollout.business}
+
+
+def _take_values(
+    tests: dict[str, PairedTest],
+    seen: dict[str, list[float]],
+    spec: Spec,
+    business: Mapping[str, pl.DataFrame] | None,
+) -> None:
+    """Add to the tests what units brought: for each metric and share of a canary a test of its own.
+
+    The smaller the share, the larger a weighted difference may be, and the smaller bets have to be. A unit is in one
+    of them only, so their evidence is multiplied.
+    """
+    for name, came in (business or {}).items():
+        rule, primary = spec.rollout.business[name], tests[PRIMARY]
+        for (share,), part in came.group_by("share", maintain_order=True):
+            chance = float(share)
+            bound = largest_loss(rule) / min(chance, 1 - chance)
+            fresh = PairedTest("loss", rule.margin, primary.alpha, bound, abort_alpha=primary.abort_alpha)
+            test = tests.setdefault(f"{name}@{chance:g}", fresh)
+            losses = losses_of(rule, part["value"].to_numpy())
+            centre = _centre(seen, name, losses, float(losses_of(rule, [rule.absent])[0]), largest_loss(rule))
+            test.update(randomised_differences(losses, part["arm"].to_numpy(), chance, centre))
+
+
+def _centre(
+    seen: dict[str, list[float]], name: str, losses: np.ndarray[Any, Any], first: float, largest: float
+) -> float:
+    """Return the mean loss of earlier looks only, for it must not know these units; and remember these."""
+    total, count = seen.get(name, [first, 1.0])
+    before = seen.get(name, [0.0, 0.0])
+    seen[name] = [before[0] + float(losses.sum()), before[1] + len(losses)]
+    return min(max(total / count, 0.0), largest)
+
+
+def _found(tests: dict[str, PairedTest], rows: int, more: dict[str, Any], needed: Iterable[str] = ()) -> Comparison:
+    """Return what the tests say together; ``needed`` guardrails hold a promotion back where nothing is known of them.
+
+    Every guardrail must hold for a promotion, so a wrong one is no likelier with many. An abort needs but one to fail,
+    so they share its risk: the mean of the evidence against the challenger decides, in the primary loss too.
+    """
+    test = tests[PRIMARY]
+    rails: dict[str, list[PairedTest]] = {name: [] for name in needed}
+    for name, one in tests.items():
+        if name != PRIMARY:
+            rails.setdefault(name.partition("@")[0], []).append(one)
+    kept = {name: sum(one.log_evidence for one in parts) for name, parts in rails.items()}
+    against = {name: sum(one.log_counter_evidence for one in parts) for name, parts in rails.items()}
+    limit = -math.log(test.abort_alpha)
+    broken: list[str] = []
+    if log_mean_e([test.log_counter_evidence, *against.values()]) >= limit:
         decision = "abort"
+        for name in (name for name in rails if against[name] >= limit):
+            most = max(rails[name], key=lambda one: one.log_counter_evidence)
+            broken.append(worse_in_words(name, most, against[name]))
+    else:
+        proven = min([test.log_evidence, *kept.values()]) >= -math.log(test.alpha)
+        decision = "promote" if proven else "undecided"
     interval = test.interval() if test.n else None
     return Comparison(
         n=test.n,
         rows=rows,
         effect=interval.estimate if interval else None,
         interval=(interval.low, interval.high) if interval and math.isfinite(interval.low) else None,
-        evidence=min(test.evidence, 1e12),
-        counter=min(test.counter_evidence, 1e12),
+        evidence=min(test.evidence, MOST),
+        counter=min(test.counter_evidence, MOST),
         decision=decision,
-        guardrails=guardrails,
+        guardrails={name: math.exp(min(log, math.log(MOST))) for name, log in kept.items()},
         broken=broken,
         state={
             "tests": {name: one.to_state() for name, one in tests.items()},
@@ -208,10 +269,6 @@ def _begin(
         # who tolerates more than the largest loss that counts tolerates all: still a test, won at once
         risk = rules.alpha if alpha is None else alpha
         found[name] = PairedTest(kind, min(margin, 0.99 * bound), risk, bound, abort_alpha=rules.alpha)
-    if widen is not None:  # only who answers brings anything about
-        for name, metric in by(rules.business, "unit").items():
-            bound, risk = largest_loss(metric) * widen, rules.alpha if alpha is None else alpha
-            found[name] = PairedTest("loss", metric.margin, risk, bound, abort_alpha=rules.alpha)
     return found
 
 

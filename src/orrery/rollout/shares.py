@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from orrery.spec import Burden, Spec
+from orrery.spec import Burden, Spec, values_wait
 from orrery.timeline.event import Draft
 from orrery.timeline.state import Challenger, Lane, ModelState, Version
 from orrery.types import format_instant, parse_duration, parse_share, percent
@@ -66,18 +66,25 @@ def next_share(challenger: Challenger) -> float:
 
 
 def step_done(challenger: Challenger, policy: Spec, now: datetime) -> bool:
-    """Say whether a canary has answered enough, for long enough, at its present share; never where a person set it."""
+    """Say whether a canary has answered enough, for long enough, at its present share; never where a person set it.
+
+    Where business metrics guard it, what its first answers brought must have been looked at, too.
+    """
     rules, since = policy.rollout.probation, challenger.moved or challenger.since
     enough = challenger.service.get("requests", 0) >= rules.requests
-    return bool(challenger.steps) and enough and now >= since + parse_duration(rules.time)
+    waits = values_wait(policy, challenger.change)
+    looked = not waits or (challenger.compared_until or since) >= since + parse_duration(rules.time) + waits
+    return bool(challenger.steps) and enough and looked and now >= since + parse_duration(rules.time)
 
 
 def look_due(challenger: Challenger, policy: Spec, now: datetime) -> bool:
     """Say whether a version that answers a share is to be looked at: after a step's time, then ever more seldom."""
     since = challenger.moved or challenger.since
     last = max(challenger.compared_until or since, since)
-    pause = max(parse_duration(policy.rollout.probation.time), (last - since) / 2, timedelta(seconds=1))
-    return now >= last + pause
+    time = parse_duration(policy.rollout.probation.time)
+    planned = last + max(time, (last - since) / 2, timedelta(seconds=1))
+    decides = since + time + values_wait(policy, challenger.change)
+    return now >= (min(planned, decides) if last < decides else planned)
 
 
 def service_in_words(challenger: Challenger) -> str:

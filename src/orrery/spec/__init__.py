@@ -15,7 +15,7 @@ import msgspec
 
 from orrery.errors import NotUnderstood
 from orrery.spec.form import LOSSES, METRICS, Burden, Business, Gates, Limit, Rollout, Spec
-from orrery.spec.rules import check, in_order, window_length
+from orrery.spec.rules import check, in_order, values_wait, window_length
 from orrery.types import CHANGES
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "json_schema",
     "parse",
     "to_dict",
+    "values_wait",
     "window_length",
 ]
 

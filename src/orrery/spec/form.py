@@ -175,8 +175,9 @@ class Business(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         str,
         Meta(
             pattern="^(unit|day)$",
-            description="`unit`: values come for entities, and the units of an A/B are compared; `day`: for whole "
-            "days, and those after a promotion are compared with those before, while the former champion is on guard.",
+            description="`unit`: values come for entities, and the units of an A/B or a canary are compared; `day`: "
+            "for whole days, and those after a promotion are compared with those before, while the former champion is "
+            "on guard.",
         ),
     ] = "unit"
     absent: Annotated[float, Meta(description="What a unit counts of which no value came in time.")] = 0.0

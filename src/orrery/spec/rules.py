@@ -28,6 +28,17 @@ def window_length(window: str) -> timedelta | None:
     return (parse_duration(window) or None) if window != ALL else None
 
 
+def values_wait(spec: Spec, change: str) -> timedelta:
+    """Return how much longer each step of a canary lasts, so that what its answers bring can be judged.
+
+    Nothing where no business metric comes by unit, or where an A/B has judged it before.
+    """
+    if getattr(spec.rollout, change or "redesign").ab:
+        return timedelta()
+    metrics = (one for one in spec.rollout.business.values() if one.by == "unit")
+    return max((parse_duration(one.delay or spec.model.label_delay) for one in metrics), default=timedelta())
+
+
 def in_order(environments: dict[str, Environment]) -> dict[str, Environment]:
     """Put what is needed before what needs it; the order in the file says nothing (JSON would not keep it)."""
     needs = {
@@ -70,6 +81,7 @@ def check(spec: Spec, source: str) -> None:
     _check_windows(spec, f"{source}: [triggers] windows = {list(spec.triggers.windows)}")
     for change in CHANGES:
         _check_shares(getattr(spec.rollout, change), f"{source}: [rollout.{change}]")
+        _check_steps(spec, change, f"{source}: [rollout.{change}]")
     _check_environments(spec, source)
     if spec.triggers.schedule:
         from croniter import croniter
@@ -94,10 +106,10 @@ def _check_business(spec: Spec, name: str, metric: Business, place: str) -> None
             raise NotUnderstood(f"{place} absent = {metric.absent:g} is not between low and high.")
         if not spec.model.entity:
             raise NotUnderstood(f"{place} needs [model] entity.", todo="Name the column that values come for.")
-        if not any(burden.ab for burden in burdens):
+        if not any(burden.ab or burden.canary for burden in burdens):
             raise NotUnderstood(
-                f"{place} compares the units of an A/B, and no change has one.",
-                todo='Set ab in [rollout.redesign] or [rollout.refresh], or by = "day".',
+                f"{place} compares the units of an A/B or a canary, and no change has one.",
+                todo='Set ab or canary in [rollout.redesign] or [rollout.refresh], or by = "day".',
             )
     elif not any(parse_duration(burden.guard) for burden in burdens):
         raise NotUnderstood(f"{place} is looked at while a former champion is on guard, and none is.")
@@ -172,6 +184,19 @@ def _check_shares(burden: Burden, place: str) -> None:
         raise NotUnderstood(f"{place} ab = {burden.ab!r} leaves nothing to compare with.", todo='Write "50%".')
     if burden.ab and burden.shadow:
         raise NotUnderstood(f"{place} has both shadow and ab: two proofs of the same.", todo="Leave one out.")
+
+
+def _check_steps(spec: Spec, change: str, place: str) -> None:
+    burden: Burden = getattr(spec.rollout, change)
+    steps = sum(parse_share(text) < 1 for text in burden.canary)
+    waits = values_wait(spec, change)
+    each = waits + parse_duration(spec.rollout.probation.time)
+    if waits and steps * each >= parse_duration(burden.max):
+        raise NotUnderstood(
+            f"{place} canary has {steps} steps that each wait {each} for business metrics, which is longer than "
+            f"max = {burden.max}.",
+            todo="Give it fewer steps, a larger max, or the metrics a shorter delay.",
+        )
 
 
 def _check_environments(spec: Spec, source: str) -> None:

@@ -3,7 +3,7 @@
 from orrery.stats.calibrate import apply_platt, platt
 from orrery.stats.detector import CalibrationDrift, MeanDetector
 from orrery.stats.drift import FeatureDrift, Look
-from orrery.stats.eprocess import BettingE, McNemarE
+from orrery.stats.eprocess import BettingE, McNemarE, log_mean_e
 from orrery.stats.intervals import Interval, paired_interval, wilson
 from orrery.stats.losses import absolute_error, brier, log_loss, squared_error, zero_one
 from orrery.stats.online import level
@@ -29,6 +29,7 @@ __all__ = [
     "brier",
     "level",
     "log_loss",
+    "log_mean_e",
     "paired_interval",
     "platt",
     "randomised_differences",

@@ -20,6 +20,27 @@ from orrery.stats.intervals import Interval
 CHUNK = 65_536  # rows bet on at once, to bound memory
 
 
+def log_mean_e(log_e: npt.ArrayLike) -> float:
+    """Give the natural logarithm of the mean of e-processes: evidence that not all of their nulls are true.
+
+    The mean is an e-process itself, however those that it is made of depend on each other. So where all nulls are true
+    it ever reaches ``1 / alpha`` with probability at most alpha: one budget for all of them. It is there no later than
+    the first of m that reaches ``m / alpha`` (Bonferroni), and sooner where several nulls are false.
+
+    References
+    ----------
+    Vovk, Wang 2021, "E-values: calibration, combination and applications".
+
+    Examples
+    --------
+    >>> round(math.exp(log_mean_e(np.log([60.0, 1.0, 0.5]))), 2)
+    20.5
+    """
+    values = np.asarray(log_e, dtype=np.float64)
+    require(values.size > 0, "There is no evidence to take the mean of.", "Give one e-process at least.")
+    return float(np.logaddexp.reduce(values.ravel())) - math.log(values.size)
+
+
 def mcnemar_log_e(wins: npt.ArrayLike, losses: npt.ArrayLike, a: float = 10.0) -> FloatArray:
     """Give the natural logarithm of the McNemar e-value for counts of any shape.
 

@@ -218,6 +218,7 @@ def _challenged(state: ModelState, event: Event) -> None:
         steps=event.data.get("steps", []),
         unit=event.data.get("unit", ""),
         moved=event.occurred_at,
+        shares=[(event.occurred_at, event.data.get("share", 0.0))],
     )
     _begin_trial(lane, challenger)
     lane.challengers = {**lane.challengers, number: challenger}
@@ -234,6 +235,7 @@ def _shifted(state: ModelState, event: Event) -> None:
     challenger = _lane(state, event).challengers.get(event.version or 0)
     if challenger is not None:
         challenger.share, challenger.moved, challenger.service = event.data["share"], event.occurred_at, {}
+        challenger.shares = [*challenger.shares, (event.occurred_at, challenger.share)]
 
 
 def _compared(state: ModelState, event: Event) -> None:
@@ -266,6 +268,7 @@ def _promoted(state: ModelState, event: Event) -> None:
         # Evidence was against the former champion: it says nothing about this one.
         challenger.looks, challenger.decision, challenger.state = 0, "undecided", {}
         challenger.compared_until = challenger.moved = event.occurred_at
+        challenger.shares = [(event.occurred_at, challenger.share)]
         challenger.service = {}
         _begin_trial(lane, challenger)
     lane.alarms, lane.monitors = {}, ""

@@ -16,7 +16,7 @@ from orrery import spec as specs
 from orrery.spec import Spec
 from orrery.types import PRODUCTION, percent
 
-FORM = 4
+FORM = 5
 """Raise it when the meaning of a stored state changes: older ones are then folded anew."""
 
 
@@ -126,6 +126,8 @@ class Challenger(msgspec.Struct, kw_only=True):
     steps: list[float] = []
     unit: str = ""
     moved: datetime | None = None
+    shares: list[tuple[datetime, float]] = []
+    """Which share it answered since when, since it is compared with this champion."""
     service: dict[str, Any] = {}
     trial: int = 0
     """Which of the trials in its environment this is, from 1; 0 where nothing is to be proven."""
