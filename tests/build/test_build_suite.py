@@ -61,7 +61,7 @@ def test_all_pass_and_the_checkout_stays_clean(tmp_path: Path, environment: Envi
 
 @pytest.mark.skipif(not LINUX, reason="not run: programs are forked on Linux only")
 def test_forked_tests_find_what_executed_ones_find(tmp_path: Path, environment: Environment) -> None:
-    """All but the time that imports take: their own folder for files, their own order, and plugins that pytest reads."""
+    """All but the time that imports take: their own folder for files, their order, and plugins that pytest reads."""
     code = """
 import sys
 WARM = "numpy" in sys.modules
