@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-.PHONY: demo test test-all test-torch test-ray chaos bench bench-serving bench-decisions lint proto docs clean
+.PHONY: demo test test-all test-torch test-ray chaos soak conformance bench bench-serving bench-decisions lint proto docs clean
 
 # What is installed is written down in stamp files, so that a second run begins at once.
 $(VENV)/.made:
@@ -59,6 +59,10 @@ test-torch: .venv-torch/.made  ## models of PyTorch, in an environment of their 
 
 test-ray: .venv-ray/.made      ## a real Ray cluster on this machine, in an environment of its own
 	.venv-ray/bin/pytest -m ray --require-stage ray tests/actions/test_actions_ray.py $(ARGS)
+
+conformance: $(VENV)/.test     ## public clients, MLflow's own server and damaged requests against the inference server
+	$(BIN)/pytest tests/serving/test_conformance_triton.py tests/serving/test_conformance_mlflow.py tests/serving/test_serving_fuzz.py \
+		tests/serving/test_serving_door.py tests/serving/test_serving_protocols.py $(ARGS)
 
 soak: $(VENV)/.test            ## ten minutes of load, moves and kills; the verdict goes to benchmarks/results
 	cd tests && ../$(BIN)/python -m acceptance.soak --write $(ARGS)

@@ -18,8 +18,6 @@ import httpx
 import polars as pl
 import pytest
 
-pytestmark = pytest.mark.slow
-
 PROJECT = """
 import numpy as np
 import polars as pl
