@@ -20,6 +20,7 @@ import pytest
 from orrery.app import Orrery
 from orrery.data.predictions import logged
 from orrery.demo.flights import CELSIUS
+from orrery.demo.main import CALM
 from orrery.settings import SETTINGS
 from orrery.timeline.event import Event
 from orrery.types import parse_instant
@@ -41,9 +42,8 @@ MACHINE: dict[str, tuple[str, ...]] = {
     ),
     "gated": ("data.gates.latency.why", "data.gates.latency.numbers"),
 }
-"""What two runs do not share: the interleaving of the two models, random names, folders, measured seconds, and which of
-the two models found a step or an environment that the other had made. Everything else,
-reasons and numbers included, is compared."""
+"""What two runs do not share: the order in which two processes write, random names, folders, measured seconds, and what
+of a step or an environment was there already. Everything else, reasons and numbers included, is compared."""
 
 
 @dataclass
@@ -55,8 +55,8 @@ class Played:
     said: list[str]
     pages: dict[str, int] = field(default_factory=dict)
 
-    def orrery(self) -> Orrery:
-        return Orrery.open(self.home)
+    def orrery(self, *part: str) -> Orrery:
+        return Orrery.open(self.home.joinpath(*part))
 
 
 def play(home: Path, *words: str) -> Played:
@@ -71,7 +71,7 @@ def play(home: Path, *words: str) -> Played:
             said.append(line.rstrip())
             if re.match(r"\d{4}-\d\d-\d\d  \[", line):  # the year goes on: it is up, and not at its end
                 address = said[0].rpartition(" ")[2]
-                for path in ("", "flight-delay", "flight-delay-calm/versions/1", "data/flights", "api/verify"):
+                for path in ("", "flight-delay", "flight-delay/versions/1", "data/flights", "api/verify"):
                     pages[path] += httpx.get(address + path, timeout=60).status_code == 200
     return Played(home, process.returncode, said, dict(pages))
 
@@ -110,26 +110,37 @@ def test_the_table_holds_what_was_measured(played: Played) -> None:
 
 
 def test_the_injected_incident_was_set_aside_and_the_timeline_says_so(played: Played) -> None:
-    orrery = played.orrery()
-    notes = [event.why for event in orrery.timeline.read("flight-delay", kinds=("business",))]
-    assert notes == ["Injected incident: a weather feed gives Celsius for ten days."]
-    aside: dict[str, set[date]] = {"flights": set(), "flights-calm": set()}
-    for event in orrery.timeline.read(kinds=("quarantined",)):
-        if "dewp is above temp" in event.data["reasons"]:
-            aside[event.data["dataset"]].add(parse_instant(f"{event.why[-10:]}T00:00:00").date())
     celsius = {date(2013, 6, day) for day in range(CELSIUS[0].day, CELSIUS[1].day + 1)}
-    assert aside == {"flights": celsius, "flights-calm": set()}  # the calm one is the control
-    for name, days in (("flight-delay", celsius), ("flight-delay-calm", set())):
-        answered = logged(orrery.lake, name, "production", None, parse_instant("2100-01-01"))
+    injected = ["Injected incident: a weather feed gives Celsius for ten days."]
+    for part, days, note in (((), celsius, injected), ((CALM,), set(), [])):  # the calm one is the control
+        orrery = played.orrery(*part)
+        notes = [event.why for event in orrery.timeline.read("flight-delay", kinds=("business",))]
+        assert [one for one in notes if one.startswith("Injected")] == note
+        aside = {
+            parse_instant(f"{event.why[-10:]}T00:00:00").date()
+            for event in orrery.timeline.read(kinds=("quarantined",))
+            if "dewp is above temp" in event.data["reasons"]
+        }
+        assert aside == days
+        answered = logged(orrery.lake, "flight-delay", "production", None, parse_instant("2100-01-01"))
         masked = answered.filter(answered["_broken"].list.contains("temp"))
         assert set(masked["_at"].dt.date()) == days
         whole = answered.filter(answered["_at"].dt.date().is_in(sorted(celsius)))
         assert len(masked) in (0, len(whole)) and whole["_output"].null_count() == 0  # answered without it
-    orrery.timeline.engine.dispose()
+        orrery.timeline.engine.dispose()
 
 
-def test_its_chain_holds(played: Played) -> None:
-    command = [sys.executable, "-m", "orrery.cli.main", "verify", "--home", str(played.home)]
+def test_the_two_years_are_one_until_the_first_incident(played: Played) -> None:
+    """What was decided before is in both timelines, event for event, and then each goes its way."""
+    told, calm = ([event.hash for event in played.orrery(*part).timeline.read()] for part in ((), (CALM,)))
+    shared = sum(one == other for one, other in zip(told, calm, strict=False))
+    assert told[:shared] == calm[:shared] and len(calm) > shared > 100
+    assert not set(told[shared:]) & set(calm[shared:])
+
+
+@pytest.mark.parametrize("part", [(), (CALM,)], ids=["with incidents", "without"])
+def test_its_chain_holds(played: Played, part: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "orrery.cli.main", "verify", "--home", str(played.home.joinpath(*part))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "holds" in done.stdout, done.stdout + done.stderr
 
@@ -140,7 +151,10 @@ def test_played_again_it_decides_the_same(played: Played, tmp_path: Path, until:
     again = play(tmp_path / "again", "--seed", "0", "--until", until)
     assert again.code == 0, "\n".join(again.said[-20:])
     one, other = decisions(played), decisions(again)
-    assert one.keys() == other.keys() == {"flights", "flights-calm", "flight-delay", "flight-delay-calm"}
+    names = {"flights", "flight-delay"}
+    if until == "2013-07-31":
+        names |= {f"{CALM}/{name}" for name in names}
+    assert other.keys() == names <= one.keys()
     for name, second in other.items():
         first = one[name][: len(second)]
         for mine, its in zip(first, second, strict=True):
@@ -164,10 +178,12 @@ def test_another_draw_of_flights_decides_otherwise(played: Played, tmp_path: Pat
 def decisions(played: Played) -> dict[str, list[dict[str, Any]]]:
     """Return what was decided, by model or dataset, without what belongs to the machine (:data:`MACHINE`)."""
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    orrery = played.orrery()
-    for event in orrery.timeline.read():
-        found[event.model or event.data["dataset"]].append(_decision(event))
-    orrery.timeline.engine.dispose()
+    for part in ("", f"{CALM}/"):
+        if (played.home / part / "clock").exists():
+            orrery = played.orrery(part)
+            for event in orrery.timeline.read():
+                found[part + (event.model or event.data["dataset"])].append(_decision(event))
+            orrery.timeline.engine.dispose()
     return dict(found)
 
 

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
+import threading
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from bisect import bisect_left
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from datetime import UTC, date, datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from orrery.app import Orrery
 from orrery.demo import flights
+from orrery.demo.platform import Platform, copy_home
 from orrery.demo.replay import Replay, copy_project
-from orrery.demo.report import Row, as_json, costs_of, of_baseline, of_orrery, table, verdicts
+from orrery.demo.report import Row, as_json, of_baseline, of_orrery, table, verdicts
 from orrery.demo.world import Model, end_with_parent
-from orrery.errors import NotAllowed, NotUnderstood, OrreryError
-from orrery.settings import SETTINGS, load
+from orrery.errors import NotAllowed, NotUnderstood
 from orrery.timeline.clock import ReplayClock
+from orrery.timeline.event import Event
+from orrery.types import PRODUCTION
+
+NAME, DATASET = "flight-delay", "flights"
+CALM = "without-incidents"
+"""Folder in the home with the orrery that has the year without incidents."""
+LOUD = ("alarmed", "promoted", "rolled_back", "gated", "quarantined", "business", "triggered", "failed")
+"""Kinds of events that the demo tells while the year passes."""
 
 FAST = (date(2013, 4, 1), date(2013, 5, 1), date(2013, 7, 31))
 """``--fast``: trained on April, May to July served; of the incidents only the Celsius feed lies in it."""
@@ -35,10 +42,13 @@ def run(
 ) -> int:
     """Play the main job and print what it measured; return the exit code.
 
+    Up to the first incident a year with incidents and one without are the same. There the home is copied, and two
+    orreries go on from it, each on its own clock: the copy, in the folder :data:`CALM`, has the year without them.
+
     Parameters
     ----------
     home : empty or new folder for the private orrery; a temporary one if none is given.
-    keep : leave the orrery running at the end, so that its pages can be looked at, until Ctrl-C.
+    keep : leave the orreries running at the end, so that their pages can be looked at, until Ctrl-C.
     fast : three months and one incident.
     until : last day to play, where the whole is too long; the days before it are played as they would be in the whole.
     seed : of the draw of flights in ``fast`` mode, which plays a third of them.
@@ -60,79 +70,123 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     ReplayClock(folder / "clock").set(datetime(first.year, first.month, first.day, 4, tzinfo=UTC))
-    port, serving_port = _free_ports(2)
-    settings = load(folder, port=port, serving_port=serving_port, workers=2, replay=True)
-    print(f"The pages of this run: {settings.control_url}/", flush=True)
+    platforms = [Platform(folder)]
+    print(f"The pages of this run: {platforms[0].settings.control_url}/", flush=True)
     print(f"Its folder: {folder}", flush=True)
-    platform = _up(folder, port, serving_port)
     try:
         truth = flights.load_flights(sample=1 / 3 if fast else 1.0, seed=seed)
-        trained_on = (trained_from, first - timedelta(days=1))
         served = [day for day in flights.days(truth) if first <= day <= last]
         truth = flights.on(truth, trained_from, last)
-        models = [
-            Model("flight-delay", "flights", _with_incidents(truth), folder / "work" / "flight-delay", True),
-            Model("flight-delay-calm", "flights-calm", truth, folder / "work" / "flight-delay-calm", False),
-        ]
-        for model in models:
-            copy_project(model.checkout, model.name, model.dataset)
-        replay = Replay(Orrery(settings), models)
-        rows = _year(replay, platform, folder, truth, served, trained_on, began)
+        rows = Year(folder, truth, served, platforms, began).play((trained_from, first - timedelta(days=1)))
         (folder / "demo.json").write_text(json.dumps(as_json(rows), indent=1))
         _say(rows, began)
-        replay.close()
         if keep:
-            print(f"The pages stay at {settings.control_url}/ until Ctrl-C.", flush=True)
-            platform.wait()
+            pages = " and ".join(f"{platform.settings.control_url}/" for platform in platforms)
+            print(f"The pages stay at {pages} until Ctrl-C.", flush=True)
+            platforms[0].wait()
     except KeyboardInterrupt:
         return 130
     finally:
-        _stop(platform)
+        for platform in platforms:
+            platform.stop()
     return 0
 
 
-def _year(
-    replay: Replay,
-    platform: subprocess.Popen[bytes],
-    folder: Path,
-    truth: pl.DataFrame,
-    served: list[date],
-    trained_on: tuple[date, date],
-    began: float,
-) -> list[Row]:
-    """Play the year to the orrery, and to the blind calendars beside it; return the rows of the table."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a fork would inherit held locks
-        brought = replay.bring(trained_on)
-        baselines = _baselines(pool, folder, truth, served)
-        _wait_for(replay, platform)
-        replay.begin(brought)
-        _play(replay, served, began)
-        costs = costs_of(replay.orrery, [model.name for model in replay.models])
-        rows = [of_orrery(replay.orrery, model.name, truth, model.incidents, costs) for model in replay.models]
-        return rows + [row for future in baselines for row in future.result()]
+class Year:
+    """The year, as it is played to one orrery, then to two, and to the blind calendars beside them.
+
+    Parameters
+    ----------
+    folder : home of the first orrery.
+    truth : the flights that are played, as they were.
+    served : days to play.
+    platforms : the first orrery, running; the second is added.
+    began : instant of the monotonic clock.
+    """
+
+    def __init__(
+        self, folder: Path, truth: pl.DataFrame, served: list[date], platforms: list[Platform], began: float
+    ) -> None:
+        self._folder, self._truth, self._served, self._platforms = folder, truth, served, platforms
+        self._began = began
+        self._checkout = copy_project(folder / "work" / NAME)
+        self._over = threading.Event()
+
+    def play(self, trained_on: tuple[date, date]) -> list[Row]:
+        """Play it all; return the rows of the table."""
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a fork would inherit held locks
+            told = Model(NAME, DATASET, _with_incidents(self._truth), self._checkout, True)
+            replay = Replay(self._platforms[0].settings, told)
+            brought = replay.bring(trained_on)
+            baselines = _baselines(pool, self._folder, self._truth, self._served)
+            self._platforms[0].await_up()
+            replay.begin(brought)
+            one = bisect_left(self._served, flights.CELSIUS[0])
+            self._days(replay, NAME, range(one))
+            calm = replay if one == len(self._served) else self._apart(replay, one)
+            rows = [
+                of_orrery(each.orrery, NAME, self._truth, incidents)
+                for each, incidents in ((replay, True), (calm, False))
+            ]
+            for each in {replay, calm}:
+                each.close()
+            return rows + [row for future in baselines for row in future.result()]
+
+    def _apart(self, replay: Replay, one: int) -> Replay:
+        """Play the rest of the year twice at the same time: with the incidents, and in a copy without them."""
+        replay.settle()
+        replay.orrery.ship_journal()
+        home = self._folder / CALM
+        copy_home(self._folder, home, "work", "baselines")
+        with ThreadPoolExecutor(2) as together:
+            rest = range(one, len(self._served))
+            copied = together.submit(self._copied, home, rest)
+            playing: list[Future[Any]] = [together.submit(self._days, replay, "with incidents", rest), copied]
+            try:
+                for future in as_completed(playing):
+                    future.result()
+            finally:  # also when somebody presses Ctrl-C, or one of the two fails: the other ends after its day
+                self._over.set()
+        return copied.result()
+
+    def _copied(self, home: Path, rest: range) -> Replay:
+        """Start a second orrery on a copy of the home, and play the rest of the year to it as it was."""
+        platform = Platform(home)
+        self._platforms.append(platform)
+        replay = Replay(platform.settings, Model(NAME, DATASET, self._truth, self._checkout, False))
+        platform.await_up()
+        print(f"From {self._served[rest[0]]} on also without incidents: {platform.settings.control_url}/", flush=True)
+        note = "From here on a copy, which is told the year as it was: the incidents are injected into the other one."
+        replay.orrery.event(NAME, why=note, actor="demo")
+        self._days(replay, "without", rest)
+        return replay
+
+    def _days(self, replay: Replay, who: str, days: range) -> None:
+        """Play days to one orrery; a line says where it stands, and others what happened."""
+        seen = replay.orrery.timeline.head()[0]
+        for number in days:
+            if self._over.is_set():
+                return
+            day = self._served[number]
+            replay.day(day)
+            for event in replay.orrery.timeline.read(after=seen, kinds=LOUD):
+                seen = max(seen, event.seq)
+                if not _silent(event):
+                    version = f"v{event.version}" if event.version else ""
+                    print(f"  {event.occurred_at:%Y-%m-%d}  {who:14} {version:4} {event.kind:12} {event.why[:150]}")
+            bar = "#" * (20 * (number + 1) // len(self._served))
+            line = f"{day}  [{bar:20}]  {who:14} v{replay.champion()}  {time.monotonic() - self._began:.0f} s"
+            if sys.stdout.isatty() or number % 14 == 0:
+                print(line, end="\r" if sys.stdout.isatty() else "\n", flush=True)
+        if days[-1] + 1 == len(self._served):
+            replay.day(self._served[-1] + timedelta(days=1))
 
 
-def _play(replay: Replay, served: list[date], began: float) -> None:
-    """Play every day; a line says where the year stands and what happened."""
-    seen = replay.orrery.timeline.head()[0]
-    for number, day in enumerate(served):
-        replay.day(day)
-        loud = ("alarmed", "promoted", "rolled_back", "gated", "quarantined", "business", "triggered", "failed")
-        for event in replay.orrery.timeline.read(after=seen, kinds=loud):
-            seen = max(seen, event.seq)
-            if event.kind == "promoted" and event.environment != "production":
-                continue
-            if event.kind == "gated" and event.data["passed"]:
-                continue
-            version = f"v{event.version}" if event.version else ""
-            print(f"  {event.occurred_at:%Y-%m-%d}  {event.model:18} {version:4} {event.kind:12} {event.why[:150]}")
-        champions = "  ".join(f"{model.name} v{replay.champion(model)}" for model in replay.models)
-        bar = "#" * (20 * (number + 1) // len(served))
-        line = f"{day}  [{bar:20}]  {champions}  {time.monotonic() - began:.0f} s"
-        print(line, end="\r" if sys.stdout.isatty() else "\n", flush=True) if (
-            sys.stdout.isatty() or number % 14 == 0
-        ) else None
-    replay.day(served[-1] + timedelta(days=1))
+def _silent(event: Event) -> bool:
+    """Say whether an event is one of the many that need no line of their own."""
+    return (event.kind == "promoted" and event.environment != PRODUCTION) or (
+        event.kind == "gated" and bool(event.data["passed"])
+    )
 
 
 def _with_incidents(truth: pl.DataFrame) -> pl.DataFrame:
@@ -143,11 +197,11 @@ def _baselines(
     pool: ProcessPoolExecutor, folder: Path, truth: pl.DataFrame, served: list[date]
 ) -> list[Future[list[Row]]]:
     bad = folder / "work" / "bad-commit"
-    copy_project(bad, "flight-delay", "flights")
+    copy_project(bad)
     (bad / "pipeline.py").write_text(flights.bad_commit((bad / "pipeline.py").read_text()))
     path = folder / "work" / "truth.parquet"
     truth.write_parquet(path)
-    work = (path, folder / "work" / "flight-delay", bad, folder / "cache", served)
+    work = (path, folder / "work" / NAME, bad, folder / "cache", served)
     return [pool.submit(_play_baselines, *work, incidents) for incidents in (True, False)]
 
 
@@ -167,47 +221,6 @@ def _play_baselines(
     ]
 
 
-def _up(folder: Path, port: int, serving_port: int) -> subprocess.Popen[bytes]:
-    """Start ``orrery up`` as anybody would, with its output in a file."""
-    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    words = [sys.executable, "-m", "orrery.cli.main", "up", "--home", str(folder), "--workers", "2"]
-    words += ["--port", str(port), "--serving-port", str(serving_port)]
-    with (folder / "up.log").open("wb") as log:
-        return subprocess.Popen(
-            words,
-            stdout=log,
-            stderr=log,
-            env={**environment, "ORRERY_CLOCK": "replay"},
-            start_new_session=True,
-            preexec_fn=end_with_parent,
-        )
-
-
-def _wait_for(replay: Replay, platform: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        if platform.poll() is not None:
-            log = (replay.orrery.settings.home / "up.log").read_text()
-            raise OrreryError(f"orrery up ended at once: {log[-2000:]}")
-        try:
-            if (
-                replay.control.get("/api/status").status_code == 200
-                and replay.serving.get("/v2/health/live").is_success
-            ):
-                return
-        except Exception:  # not up yet: the next try tells
-            time.sleep(0.1)
-    raise OrreryError("orrery up does not answer.", todo=f"See {replay.orrery.settings.home / 'up.log'}.")
-
-
-def _stop(platform: subprocess.Popen[bytes]) -> None:
-    if platform.poll() is None:
-        platform.send_signal(signal.SIGTERM)
-        try:
-            platform.wait(30)
-        except subprocess.TimeoutExpired:
-            platform.kill()
-
-
 def _say(rows: list[Row], began: float) -> None:
     from rich.console import Console
 
@@ -217,14 +230,3 @@ def _say(rows: list[Row], began: float) -> None:
     for sentence in verdicts(rows):
         console.print(sentence)
     console.print(f"One year in {time.monotonic() - began:.0f} s.")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -6,8 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from orrery.app import Orrery
 from orrery.demo import flights
 from orrery.demo.world import Apart, Model
 from orrery.errors import OrreryError, ProjectFailed
+from orrery.settings import Settings
 from orrery.timeline.clock import ReplayClock
 from orrery.types import PRODUCTION
 
@@ -26,55 +26,53 @@ PATIENCE = 300.0  # seconds that a day may take before something is wrong
 
 
 class Replay:
-    """The year, an orrery, and the two models.
+    """The year, played to one model of one orrery.
 
     Parameters
     ----------
-    orrery : opened on the home in which ``orrery up`` runs.
-    models : what it is played to.
+    settings : of the home in which ``orrery up`` runs.
+    model : what it is played to.
     """
 
-    def __init__(self, orrery: Orrery, models: list[Model]) -> None:
-        assert isinstance(orrery.clock, ReplayClock)
-        self.orrery = orrery
-        self.clock = orrery.clock
-        self.models = models
-        self.control = httpx.Client(base_url=orrery.settings.control_url, timeout=30)
-        self.serving = httpx.Client(base_url=orrery.settings.serving_url, timeout=60)
-        self.worlds = [Apart(orrery.settings, model) for model in models]
-        self.pushing = ThreadPoolExecutor(len(models))
+    def __init__(self, settings: Settings, model: Model) -> None:
+        self.orrery = Orrery(settings)
+        assert isinstance(self.orrery.clock, ReplayClock)
+        self.clock = self.orrery.clock
+        self.model = model
+        self.control = httpx.Client(base_url=settings.control_url, timeout=30)
+        self.world = Apart(settings, model)
 
-    def bring(self, trained_on: tuple[date, date]) -> list[Future[None]]:
+    def bring(self, trained_on: tuple[date, date]) -> Future[None]:
         """Begin to bring the first data, for which nothing needs to run."""
-        return [world.begin(*trained_on) for world in self.worlds]
+        return self.world.begin(*trained_on)
 
-    def begin(self, brought: list[Future[None]]) -> None:
+    def begin(self, brought: Future[None]) -> None:
         """Push the project once the first data are there, and let a second person approve the first version."""
-        _all(brought)
-        list(self.pushing.map(self.push, self.models))
+        brought.result()
+        self.push()
         self.settle()
-        for model in self.models:
-            (waiting,) = {version.number for version, _, _ in self.orrery.model(model.name).waiting()}
-            self.orrery.approve(model.name, waiting, why="Read the gates; good enough to learn from.", actor="mara")
+        name = self.model.name
+        (waiting,) = {version.number for version, _, _ in self.orrery.model(name).waiting()}
+        self.orrery.approve(name, waiting, why="Read the gates; good enough to learn from.", actor="mara")
         self.settle()
-        for model in self.models:
-            if self.orrery.model(model.name).champion() is None:
-                raise ProjectFailed(f"The first version of {model.name} did not reach production.")
+        if self.champion() is None:
+            raise ProjectFailed(f"The first version of {name} did not reach production.")
 
     def day(self, day: date) -> None:
-        """Play one day with both models: the loop's morning, the requests, and overnight the day's labels and rows."""
+        """Play one day: the loop's morning, the requests, and overnight the day's labels and rows."""
         morning = datetime(day.year, day.month, day.day, MORNING, tzinfo=UTC)
         self.clock.set(morning)
-        for model in self.models:
-            self._incidents(model, day)
+        if self.model.incidents:
+            self._incidents(day)
         self.settle()
         self.clock.set(morning + timedelta(hours=1))
-        overnight = [world.ask(day) for world in self.worlds]
-        overnight += [world.land(day, morning + timedelta(days=1)) for world in self.worlds]
-        _all(overnight)
+        asked, landed = self.world.ask(day), self.world.land(day, morning + timedelta(days=1))
+        asked.result()
+        landed.result()
 
-    def push(self, model: Model, message: str = "The first model") -> str:
+    def push(self, message: str = "The first model") -> str:
         """Commit what is in the working copy and push it; return what the push said."""
+        model = self.model
         url = f"{self.orrery.settings.control_url}/git/{model.name}.git"
         if not (model.checkout / ".git").exists():
             _git(model.checkout, "init", "-q", "-b", "main")
@@ -95,13 +93,11 @@ class Replay:
             if resting and self.control.get("/api/status").json()["settled"]:
                 return
             time.sleep(0.01)
-        due = {model.name: [action.key for action in self.orrery.due(model.name)] for model in self.models}
+        due = [action.key for action in self.orrery.due(self.model.name)]
         raise OrreryError(f"The loop did not come to rest in {PATIENCE:.0f} s.", todo=f"Still due: {due}.")
 
-    def _incidents(self, model: Model, day: date) -> None:
-        if not model.incidents:
-            return
-        note = self.orrery.event
+    def _incidents(self, day: date) -> None:
+        model, note = self.model, self.orrery.event
         if day == flights.CELSIUS[0]:
             note(model.name, why="Injected incident: a weather feed gives Celsius for ten days.", actor="demo")
         if day == flights.ON_TIME_LABELS + timedelta(days=1):
@@ -111,30 +107,21 @@ class Replay:
             for name, change in (("pipeline.py", flights.bad_commit), (TESTS, flights.bad_test_data)):
                 file = model.checkout / name
                 file.write_text(change(file.read_text()))
-            self.push(model, "Use how long the aircraft waited at the gate")
+            self.push("Use how long the aircraft waited at the gate")
         if day == flights.CORRECTION:
             for name in ("pipeline.py", TESTS):
                 (model.checkout / name).write_text((project_folder() / name).read_text())
-            self.push(model, "Take the waiting time out again: no request has it")
+            self.push("Take the waiting time out again: no request has it")
 
-    def champion(self, model: Model) -> int | None:
+    def champion(self) -> int | None:
         """Return the version that answers in production."""
-        return self.orrery.model(model.name).lane(PRODUCTION).champion
+        return self.orrery.model(self.model.name).lane(PRODUCTION).champion
 
     def close(self) -> None:
         """Close the connections."""
-        self.pushing.shutdown()
-        for world in self.worlds:
-            world.close()
+        self.world.close()
         self.control.close()
-        self.serving.close()
         self.orrery.timeline.engine.dispose()
-
-
-def _all(asked: Iterable[Future[None]]) -> None:
-    """Wait for what was asked of all worlds, which they do at the same time."""
-    for one in list(asked):
-        one.result()
 
 
 def project_folder() -> Path:
@@ -143,13 +130,9 @@ def project_folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[3] / "examples" / "flight-delay"
 
 
-def copy_project(target: Path, name: str, dataset: str) -> Path:
-    """Copy the example project under another name and for another dataset."""
-    shutil.copytree(project_folder(), target, ignore=shutil.ignore_patterns("__pycache__", ".git"))
-    file = target / "orrery.toml"
-    text = file.read_text().replace('name        = "flight-delay"', f'name        = "{name}"')
-    file.write_text(text.replace('flights = "flights"', f'flights = "{dataset}"'))
-    return target
+def copy_project(target: Path) -> Path:
+    """Copy the example project."""
+    return Path(shutil.copytree(project_folder(), target, ignore=shutil.ignore_patterns("__pycache__", ".git")))
 
 
 def _git(folder: Path, *words: str, at: datetime | None = None) -> str:

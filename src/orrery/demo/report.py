@@ -55,13 +55,12 @@ def of_baseline(outcome: Outcome, truth: pl.DataFrame, incidents: bool) -> Row:
     )
 
 
-def costs_of(orrery: Orrery, names: Sequence[str]) -> dict[str, float]:
-    """Return what each step cost when it really ran: the two models share the cache, and both are to be charged."""
+def costs_of(orrery: Orrery, name: str) -> dict[str, float]:
+    """Return what each step cost when it really ran, whether or not a later training took it from the cache."""
     costs: dict[str, float] = {}
-    for name in names:
-        for version in orrery.model(name).versions.values():
-            for step in version.facts.get("steps") or []:
-                costs[step["key"]] = max(costs.get(step["key"], 0.0), float(step["cpu_seconds"]))
+    for version in orrery.model(name).versions.values():
+        for step in version.facts.get("steps") or []:
+            costs[step["key"]] = max(costs.get(step["key"], 0.0), float(step["cpu_seconds"]))
     return costs
 
 
@@ -69,8 +68,9 @@ def _cost(steps: Sequence[Mapping[str, Any]], costs: Mapping[str, float]) -> flo
     return sum(costs[step["key"]] for step in steps)
 
 
-def of_orrery(orrery: Orrery, name: str, truth: pl.DataFrame, incidents: bool, costs: Mapping[str, float]) -> Row:
-    """Measure what orrery answered, from its own prediction log and timeline; ``costs`` of :func:`costs_of`."""
+def of_orrery(orrery: Orrery, name: str, truth: pl.DataFrame, incidents: bool) -> Row:
+    """Measure what orrery answered, from its own prediction log and timeline."""
+    costs = costs_of(orrery, name)
     rows = logged(orrery.lake, name, PRODUCTION, None, parse_instant("2100-01-01"))
     said = rows.select(flight_id="_entity", said=pl.col("_output").list.first())
     model = orrery.model(name)

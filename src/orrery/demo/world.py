@@ -1,7 +1,7 @@
 """The world around one model: feeds that bring rows and labels, and callers who ask; in a process of its own.
 
-Each model's world has its own processor time, as it has outside of a demo: what airlines send is not written and asked
-by the process that keeps the calendar.
+A world has its own processor time, as it has outside of a demo: what airlines send is not written and asked by the
+process that keeps the calendar.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROWS_PER_REQUEST = 250
 
 @dataclass
 class Model:
-    """One of the two models that the year is played to.
+    """A model that the year is played to.
 
     Parameters
     ----------
