@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Threads of small products of matrices wait busily for each other: several tests at once take turns at the cores instead.
+export OPENBLAS_NUM_THREADS ?= 1
 .PHONY: demo test test-all test-torch test-ray chaos soak conformance bench bench-serving bench-decisions lint proto docs clean
 
 # What is installed is written down in stamp files, so that a second run begins at once.

@@ -12,6 +12,7 @@ from orrery import spec as specs
 from orrery.monitors.decay import DecayMonitor
 from orrery.monitors.estimated import EstimatedMonitor
 from orrery.monitors.monitor import View
+from orrery.stats.estimate import Untouched
 from orrery.testing.monitor_contract import Simulated
 
 ARL, LOOKS, ROWS = 20, 400, 100
@@ -21,7 +22,10 @@ def edge() -> View:
     view = Simulated(0).view(rows=0)
     fields = specs.to_dict(view.spec)
     fields["monitors"] = {**fields["monitors"], "arl": ARL, "decay_tolerance": 0.02}
-    return msgspec.structs.replace(view, spec=specs.from_dict(fields))
+    exact = np.array([[share] for share in (0.1, 0.5, 0.9) for _ in range(1000)])  # its probabilities come true
+    labels = np.array([float(n < 1000 * share) for share in (0.1, 0.5, 0.9) for n in range(1000)])
+    spec, untouched = specs.from_dict(fields), Untouched(exact, labels)
+    return msgspec.structs.replace(view, spec=spec, untouched=untouched, joint=None)
 
 
 EDGE = edge()
@@ -66,8 +70,15 @@ def test_harder_requests_are_found_before_their_labels_come() -> None:
 def test_it_says_when_it_cannot_tell() -> None:
     view = Simulated(2).view()
     monitor = EstimatedMonitor.resume(view, {})
-    found = monitor.look(msgspec.structs.replace(view, calibration=None))
+    found = monitor.look(msgspec.structs.replace(view, untouched=None))
+    assert found.insufficient and "no untouched rows" in found.why
+    assert view.untouched is not None and view.untouched.encoded is not None
+    few = Untouched(view.untouched.outputs[:99], view.untouched.labels[:99], view.untouched.encoded[:99])
+    found = monitor.look(msgspec.structs.replace(view, untouched=few))
     assert found.insufficient and "too few to calibrate" in found.why
+    far = view.requests.with_columns(wind=pl.lit(9.0))  # nobody ever asked like this
+    found = monitor.look(msgspec.structs.replace(view, requests=far))
+    assert found.insufficient and found.why.startswith("Of 5,000 untouched rows only as much as"), found.why
     assert not monitor.look(view).insufficient
     fields = specs.to_dict(view.spec)
     for task, applies in (("binary", True), ("multiclass", True), ("regression", False)):

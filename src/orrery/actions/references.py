@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,12 +12,12 @@ import numpy as np
 import polars as pl
 
 from orrery.actions.desk import Desk
-from orrery.data.arrays import columns_of, counted, inputs_of
+from orrery.data.arrays import as_trained, columns_of, counted, inputs_of
 from orrery.monitors.predictions import output_columns
 from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec
 from orrery.stats import TableSketch
-from orrery.stats.estimate import Calibration, calibration_of
+from orrery.stats.estimate import KEPT, Untouched
 from orrery.stats.joint import JointReference
 from orrery.stats.measure import encode
 from orrery.stats.neighbours import Usual
@@ -61,7 +62,8 @@ def references(
         found = JointReference.fit(columns_of(rows, rows.columns))
         return NEVER if found is None else found.to_bytes()
 
-    joint = _kept(desk, f"{inputs}.joint", lambda: together() if len(requests) else b"")
+    pairs = _kept(desk, f"{inputs}.joint", lambda: together() if len(requests) else b"")
+    joint = JointReference.from_bytes(pairs) if pairs not in (b"", NEVER) else None
     score = desk.orrery.anomaly_scores(model.name, champion.number)
 
     def apart() -> bytes:
@@ -69,6 +71,11 @@ def references(
         found = Usual.fit(score, inputs_of(newest.of(score.columns), score))
         return NEVER if found is None else msgspec.json.encode(found)
 
+    def untouched() -> bytes:
+        found = _untouched(desk, model.name, champion, policy, joint) if len(requests) else None
+        return found.to_bytes() if found is not None else NEVER if len(requests) else b""
+
+    held = _kept(desk, f"{outputs}.untouched", untouched)
     usual = _kept(desk, f"{inputs}.usual", apart) if score is not None else NEVER
     return {
         "score": score,
@@ -77,8 +84,8 @@ def references(
         "segments": kept("segments", lambda: groups(policy.model.segments)),
         "protected": kept("protected", lambda: groups(policy.model.protected)),
         "outputs": kept("outputs", lambda: _outputs(desk, model.name, champion, policy)),
-        "joint": JointReference.from_bytes(joint) if joint not in (b"", NEVER) else None,
-        "calibration": _calibration(desk, model.name, champion, policy),
+        "joint": joint,
+        "untouched": Untouched.from_bytes(held) if held not in (b"", NEVER) else None,
     }
 
 
@@ -107,19 +114,24 @@ def _outputs(desk: Desk, model: str, champion: Version, policy: Spec) -> TableSk
     return TableSketch.fit(output_columns(policy.model.task, outputs, champion.facts.get("classes") or []))
 
 
-def _calibration(desk: Desk, model: str, champion: Version, policy: Spec) -> Calibration | None:
-    """Return how the champion's probabilities are to be corrected, from the untouched rows and their labels."""
-
-    def make() -> bytes:
-        folder = desk.evidence(model, champion.run)
-        found = None
-        if policy.model.task != "regression" and (folder / "holdout.parquet").exists():
-            rows = pl.read_parquet(folder / "holdout.parquet", columns=[policy.model.target])
-            labels = encode(rows[policy.model.target].to_list(), champion.facts.get("classes") or [])
-            found = calibration_of(np.load(folder / "probe_output.npy").astype(np.float64), labels)
-        return msgspec.json.encode(found)
-
-    return msgspec.json.decode(_kept(desk, f"{model}-{champion.number}.calibration", make), type=Calibration | None)
+def _untouched(
+    desk: Desk, model: str, champion: Version, policy: Spec, joint: JointReference | None
+) -> Untouched | None:
+    """Return the untouched rows that the champion was judged on, with their inputs where they have all of them."""
+    folder, target = desk.evidence(model, champion.run), policy.model.target
+    if policy.model.task == "regression" or not (folder / "holdout.parquet").exists():
+        return None
+    rows = pl.scan_parquet(folder / "holdout.parquet")
+    names = rows.collect_schema().names()
+    inputs = joint.columns if joint is not None and set(joint.columns) <= set(names) else ()
+    frame = rows.select(target, *(name for name in inputs if name != target)).collect()
+    spread = np.arange(0, len(frame), max(1, math.ceil(len(frame) / KEPT)))
+    frame = frame[spread]
+    encoded = None
+    if joint is not None and inputs:
+        encoded = joint.encode(columns_of(as_trained(frame, joint.numbers), joint.columns))
+    outputs = np.load(folder / "probe_output.npy").astype(np.float64)[spread]
+    return Untouched(outputs, encode(frame[target].to_list(), champion.facts.get("classes") or []), encoded)
 
 
 def _brought(requests: pl.DataFrame) -> list[str]:

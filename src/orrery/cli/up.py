@@ -143,7 +143,9 @@ def _check_alone(home: Path) -> None:
 
 def _environment(settings: Settings) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name not in orrery_settings.SETTINGS}
-    return env | {**settings.environment(), "PYTHONUNBUFFERED": "1"}
+    # Threads that wait busily for the next small product of matrices take the cores from whoever answers.
+    threads = {"OPENBLAS_NUM_THREADS": env.get("OPENBLAS_NUM_THREADS", "1")}
+    return env | threads | {**settings.environment(), "PYTHONUNBUFFERED": "1"}
 
 
 def _addresses(settings: Settings) -> dict[str, str]:

@@ -11,7 +11,7 @@ import polars as pl
 from orrery.spec import Spec
 from orrery.stats import TableSketch
 from orrery.stats.anomaly import AnomalyScore
-from orrery.stats.estimate import Calibration
+from orrery.stats.estimate import Untouched
 from orrery.stats.joint import JointReference
 from orrery.stats.measure import NONE, Own
 from orrery.stats.neighbours import Usual
@@ -36,7 +36,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     joint : of the newest training rows, how their features go together; None where that cannot be told.
     score : of the champion: how strange a request is; None where it learned none.
     usual : how near to each other its newest training rows are; None where that cannot be told.
-    calibration : of its probabilities on those rows; None where they cannot tell.
+    untouched : labelled rows that it has not learned from, with its answers; None where there are none.
     expected_loss : the champion's mean primary loss on untouched rows, an upper bound of it.
     scale : largest error that counts, for regressions.
     own : losses of the project's own.
@@ -56,7 +56,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     joint: JointReference | None = None
     score: AnomalyScore | None = None
     usual: Usual | None = None
-    calibration: Calibration | None = None
+    untouched: Untouched | None = None
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

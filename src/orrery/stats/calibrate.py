@@ -15,7 +15,9 @@ def _logit(probabilities: npt.ArrayLike) -> FloatArray:
     return np.asarray(special.logit(clipped), dtype=np.float64)
 
 
-def platt(probabilities: npt.ArrayLike, labels: npt.ArrayLike, ridge: float = 1.0) -> tuple[float, float]:
+def platt(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, ridge: float = 1.0, weights: FloatArray | None = None
+) -> tuple[float, float]:
     """Fit ``logit(P(label)) = slope * logit(probability) + intercept``.
 
     Parameters
@@ -28,6 +30,8 @@ def platt(probabilities: npt.ArrayLike, labels: npt.ArrayLike, ridge: float = 1.
         Pull towards "nothing to repair" (slope 1, intercept 0), as a number of rows: 1.0 is a normal prior of
         standard deviation 1 on both, negligible from some hundred rows on. With ``ridge=0`` this is Cox's
         calibration slope and intercept (slope < 1: overconfident; intercept > 0: events are under-predicted).
+    weights
+        As how many rows each counts, shape (rows,); by default 1.
 
     Returns
     -------
@@ -51,19 +55,20 @@ def platt(probabilities: npt.ArrayLike, labels: npt.ArrayLike, ridge: float = 1.
     y = bounded(labels, 0.0, 1.0, "the labels")
     if len(x) != len(y):
         raise NotUnderstood(f"{len(x)} probabilities but {len(y)} labels.", todo="Give one label for each row.")
+    counts = np.ones_like(x) if weights is None else weights
     design = np.column_stack([x, np.ones_like(x)])
     prior = np.array([1.0, 0.0])
 
     def cost(theta: FloatArray) -> float:
         z = design @ theta
-        return float((np.logaddexp(0, z) - y * z).sum() + ridge / 2 * ((theta - prior) ** 2).sum())
+        return float(counts @ (np.logaddexp(0, z) - y * z) + ridge / 2 * ((theta - prior) ** 2).sum())
 
     theta, value = prior.copy(), cost(prior)
     for _ in range(50):
         fitted = special.expit(design @ theta)
-        gradient = design.T @ (fitted - y) + ridge * (theta - prior)
+        gradient = design.T @ (counts * (fitted - y)) + ridge * (theta - prior)
         # 1e-9 keeps the curvature invertible where all probabilities are alike and there is no ridge
-        curvature = (design.T * (fitted * (1 - fitted))) @ design + (ridge + 1e-9) * np.eye(2)
+        curvature = (design.T * (counts * fitted * (1 - fitted))) @ design + (ridge + 1e-9) * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
         size = 1.0
         while (lower := cost(theta - size * step)) > value and size > 1e-6:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orrery.errors import Damaged, NotUnderstood
-from orrery.stats.checks import LARGEST_EXPONENT, FloatArray, probability, require
+from orrery.stats.checks import LARGEST_EXPONENT, FloatArray, IntArray, probability, require
 from orrery.stats.detector import log_bet, log_mean, run_length
 from orrery.stats.sketch import as_numbers, group_of, tally_of
 
@@ -25,6 +25,7 @@ FAR = 3.0  # standard deviations from which on a number is no further away
 RIDGE = 0.1  # of a term's variance: terms that say nearly the same share their weight
 
 NOBODY: tuple[tuple[str, float], ...] = ()
+EVERY = slice(None)
 Columns = Mapping[str, npt.NDArray[Any]]
 
 
@@ -71,6 +72,9 @@ class JointReference:
         self.numbers = tuple(kind["name"] for kind in kinds if "mean" in kind)
         owners = [(number, rank) for number, kind in enumerate(kinds) for rank in range(len(_words(kind)))]
         self._pairs = _pairs_of(owners)
+        one = len(owners)  # the place of a column of ones: a dimension by itself is its product with it
+        self._left = np.array([*range(one), *(a for a, _ in self._pairs)], dtype=np.int64)
+        self._right = np.array([*(one for _ in range(one)), *(b for _, b in self._pairs)], dtype=np.int64)
         of = [self.columns[number] for number, _ in owners]
         words = [word for kind in kinds for word in _words(kind)]
         self.parts = [(name,) for name in of] + [(of[a], of[b]) for a, b in self._pairs]
@@ -106,9 +110,15 @@ class JointReference:
             [_encoded(kind, columns.get(kind["name"], np.full(rows, np.nan))) for kind in self.kinds]
         )
 
-    def terms(self, encoded: FloatArray) -> FloatArray:
-        """Give dimensions and products in standard deviations of the reference, shape (rows, terms)."""
-        return np.asarray((self._raw(encoded) - self.centre) / self.scale)
+    def terms(self, encoded: FloatArray, chosen: IntArray | slice = EVERY) -> FloatArray:
+        """Give dimensions and products, or some of them, in standard deviations of the reference: (rows, terms)."""
+        return np.asarray((self._raw(encoded, chosen) - self.centre[chosen]) / self.scale[chosen])
+
+    def means(self, encoded: FloatArray) -> FloatArray:
+        """Give the mean of each of ``terms(encoded)`` without making the products."""
+        base = self._with_ones(encoded)
+        products = base.T @ base / len(base)
+        return np.asarray((products[self._left, self._right] - self.centre) / self.scale)
 
     def scores(self, encoded: FloatArray, weights: FloatArray) -> FloatArray:
         """Give ``terms(encoded) @ weights`` without making the products."""
@@ -119,10 +129,12 @@ class JointReference:
         linear = base @ scaled[: base.shape[1]] - float(self.centre @ scaled)
         return np.asarray(linear + ((base @ products) * base).sum(axis=1))
 
-    def _raw(self, encoded: FloatArray) -> FloatArray:
-        base = encoded - self.shift
-        left, right = [a for a, _ in self._pairs], [b for _, b in self._pairs]
-        return np.hstack([base, base[:, left] * base[:, right]])
+    def _raw(self, encoded: FloatArray, chosen: IntArray | slice = EVERY) -> FloatArray:
+        base = self._with_ones(encoded)
+        return np.asarray(base[:, self._left[chosen]] * base[:, self._right[chosen]])
+
+    def _with_ones(self, encoded: FloatArray) -> FloatArray:
+        return np.column_stack([encoded - self.shift, np.ones(len(encoded))])
 
     def to_bytes(self) -> bytes:
         """Give a compressed NumPy archive, some hundred kilobytes."""
@@ -220,7 +232,7 @@ class JointDrift:
             "Give 1 to the number of rows.",
         )
         size = float(units or n)
-        now: FloatArray = self.reference.terms(encoded).mean(axis=0)
+        now = self.reference.means(encoded)
         weights = self._discriminant()
         apart, blame, most = 0.0, NOBODY, ""
         if weights.any():

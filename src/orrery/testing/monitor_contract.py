@@ -21,6 +21,7 @@ from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.predictions import output_columns
 from orrery.stats import TableSketch
 from orrery.stats.anomaly import AnomalyScore
+from orrery.stats.estimate import Untouched
 from orrery.stats.joint import JointReference
 from orrery.stats.neighbours import Usual
 
@@ -75,6 +76,9 @@ class Simulated:
         self.usual = Usual.fit(self.score, _arrays(past))
         truth = _chance(past)
         self.outputs = TableSketch.fit(output_columns("binary", truth[:, None], []))
+        assert self.joint is not None
+        happened = np.random.default_rng(seed + 10_000).random(len(past)) < truth
+        self.untouched = Untouched(truth[:, None], happened.astype(float), self.joint.encode(_arrays(past)))
         self.expected_loss = float((truth * (1 - truth)).mean())
 
     def view(self, change: str = "", rows: int | None = None) -> View:
@@ -119,7 +123,7 @@ class Simulated:
             score=self.score,
             usual=self.usual,
             outputs=self.outputs,
-            calibration=((1.0, 0.0),),
+            untouched=self.untouched,
         )
 
     def _features(self, rows: int, shift: float, shares: np.ndarray[Any, Any]) -> pl.DataFrame:
