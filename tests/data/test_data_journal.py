@@ -336,7 +336,7 @@ def test_each_answered_row_gets_the_score_of_the_version_that_answered(tmp_path:
     assert shipped(lake, "unscored")["_anomaly"].to_list() == [None]
 
 
-def test_a_log_that_is_older_than_the_score_is_read_and_goes_on(tmp_path: Path, lake: Lake) -> None:
+def test_a_log_that_is_older_than_score_and_caller_is_read_and_goes_on(tmp_path: Path, lake: Lake) -> None:
     log = PredictionLog(lake, "m")
     frame = (
         pl.DataFrame(rows(["old"], temp=[20.0]))
@@ -349,11 +349,12 @@ def test_a_log_that_is_older_than_the_score_is_read_and_goes_on(tmp_path: Path, 
     )
     day = frame["_at"].dt.date().alias("_day")
     Table(log.table.uri, {}, partition_by=["_day"]).write(lambda table: Write(frame.with_columns(day)))
-    assert "_anomaly" not in log.table.schema()
-    assert shipped(lake)["_anomaly"].to_list() == [None]
+    assert not {"_anomaly", "_caller"} & set(log.table.schema())
+    assert shipped(lake)["_anomaly"].to_list() == shipped(lake)["_caller"].to_list() == [None]
     with Journal(tmp_path / "j", "one") as journal:
-        journal.append("m", "production", rows(["new"], temp=[900], city=["Pisa"]))
+        journal.append("m", "production", rows(["new"], temp=[900], city=["Pisa"]), {"_caller": "app"})
     score = a_score()
     assert ship(tmp_path / "j", lake, lambda model, version: score) == 1
+    assert dict(shipped(lake).select("_id", "_caller").iter_rows()) == {"old": None, "new": "app"}
     read = dict(shipped(lake).select("_id", "_anomaly").iter_rows())
     assert read == {"old": None, "new": pytest.approx(score.highest)}

@@ -90,3 +90,17 @@ def test_the_policies_over_http(server: Any) -> None:
         ("flag", 30.0): ["echo"],
     }
     assert server.count("orrery_broken_rows_total") == 3
+
+
+def test_who_asks_is_in_the_log_where_the_request_says_so(server: Any) -> None:
+    server.start()
+    slots = [server.slot(1), server.slot(2, role="shadow")]
+    server.assign(*slots)
+    assert server.predict([{"age": 40}, {"age": 41}], x_caller="app-7", prefer="wait-shadow").status_code == 200
+    assert server.predict(prefer="wait-shadow").status_code == 200
+    for wrong in ("x" * 201, "a\x80b"):
+        refused = server.predict(x_caller=wrong.encode("latin-1"))
+        assert refused.status_code == 400 and "A caller's name" in refused.json()["error"]
+    logged = [(row["_role"], row["age"], row.get("_caller")) for row in server.journal() if row["_role"] == "champion"]
+    assert logged == [("champion", 40, "app-7"), ("champion", 41, "app-7"), ("champion", 40, None)]
+    assert not any("_caller" in row for row in server.journal() if row["_role"] == "shadow")

@@ -66,6 +66,17 @@ def test_the_descriptors_are_those_of_the_proto(tmp_path: Path) -> None:
     assert read(fresh.read_bytes()) == read(rpc.DESCRIPTORS.read_bytes()), "run `make proto`"
 
 
+def test_who_asks_is_in_the_log(caller: Caller, steady: Any) -> None:
+    caller.call("ModelInfer", {"x-caller": "app-7"}, model_name="m", id="named", inputs=[AGE, ECHO])
+    caller.call("ModelInfer", model_name="m", id="nameless", inputs=[AGE, ECHO])
+    rows = {row["_id"]: row.get("_caller") for row in steady.journal()}
+    assert (rows["named#0"], rows["named#1"], rows["nameless#0"]) == ("app-7", "app-7", None)
+    assert (
+        caller.refused("ModelInfer", {"x-caller": "x" * 201}, model_name="m", inputs=[AGE, ECHO])[0]
+        == "INVALID_ARGUMENT"
+    )
+
+
 def test_metadata_and_health(caller: Caller) -> None:
     assert caller.call("ServerLive").live
     assert caller.call("ServerReady").ready

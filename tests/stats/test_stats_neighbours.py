@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from orrery.errors import Damaged
+from orrery.stats import callers as neighbours_of_callers
 from orrery.stats.anomaly import AnomalyScore
+from orrery.stats.callers import LEAST, MOST, ONE_KIND, Callers
 from orrery.stats.neighbours import BLOCK, BLOCKS, TAIL, Crowding, Usual, blocks, distances
 
 Table = dict[str, np.ndarray[Any, Any]]
@@ -177,3 +179,76 @@ def test_it_goes_on_from_its_state(known: tuple[AnomalyScore, Usual]) -> None:
     assert Usual.from_bytes(msgspec.json.encode(known[1])) == known[1]
     with pytest.raises(Damaged):
         Usual.from_bytes(b"?")
+
+
+class Crowd:
+    """Three hundred requests a look of five callers, each of whom asks about one kind of thing, and of nobody."""
+
+    def __init__(self, seed: int) -> None:
+        self.traffic = Traffic(seed)
+
+    def look(self, attack: Callable[[Traffic, int], Table] | None = None, rows: int = 30) -> tuple[Table, list[str]]:
+        """With an attack its caller sends so many of them, strewn among the others."""
+        table, names = self.traffic.rows(300), np.array([f"app-{place % 6}" for place in range(300)], dtype=object)
+        for number in range(5):
+            mine = names == f"app-{number}"
+            table["kind"][mine], table["flag"][mine] = KINDS[number], number % 2
+            table["x0"][mine] = 0.3 * table["x0"][mine] + number / 3 - 0.7
+        names[names == "app-5"] = None
+        if attack is not None:
+            places = self.traffic.random.choice(300, rows, replace=False)
+            for name, values in attack(self.traffic, rows).items():
+                table[name][places] = values
+            names[places] = "mallory"
+        return table, names.tolist()
+
+
+@pytest.mark.parametrize("attack", [Traffic.sweep, Traffic.walk, Traffic.uniform])
+def test_a_caller_who_probes_with_a_tenth_of_the_requests_is_named(
+    known: tuple[AnomalyScore, Usual], attack: Callable[[Traffic, int], Table]
+) -> None:
+    crowd, callers, stream = Crowd(8), Callers(*known, arl=2000), Crowding(*known, arl=2000)
+    assert not any(one.pattern.alarm for _ in range(10) for one in callers.update(*crowd.look()))
+    for _ in range(40):
+        table, names = crowd.look(attack)
+        found = callers.update(table, names)
+        assert not getattr(stream.update(table), "alarm", True), "all requests together do not show it"
+        if found[0].pattern.alarm:
+            break
+    first = found[0]
+    assert first.name == "mallory" and first.rows == 30 and first.pattern.alarm and not first.calm
+    assert first.pattern.side == ("far" if attack is Traffic.uniform else "near")
+    assert {names[row] for row in first.pattern.rows} == {"mallory"}
+    assert callers.statistic >= 2000 and "mallory" not in callers.places
+    assert not any(one.pattern.alarm for one in found[1:])
+
+
+def test_callers_who_ask_about_one_kind_of_thing_are_quiet(
+    known: tuple[AnomalyScore, Usual], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty looks against a promise of one false alarm in fifty; the control: if nothing is granted there are more."""
+    found = {}
+    for granted in (ONE_KIND, 0.0):
+        monkeypatch.setattr(neighbours_of_callers, "ONE_KIND", granted)
+        crowd, callers = Crowd(9), Callers(*known, arl=50)
+        found[granted] = sum(one.pattern.alarm for _ in range(60) for one in callers.update(*crowd.look()))
+    assert found[ONE_KIND] <= 3 < found[0.0], found
+
+
+def test_eight_places_are_for_those_who_ask_most_and_who_comes_back_in_time_goes_on(
+    known: tuple[AnomalyScore, Usual],
+) -> None:
+    traffic, callers = Traffic(10), Callers(*known)
+    names = [f"c{place % 12}" for place in range(480)] + [None] * 20
+    assert len(callers.update(traffic.rows(500), names)) == MOST and set(callers.places) == {
+        *("c0", "c1", "c10", "c11", "c2", "c3", "c4", "c5")
+    }
+    assert callers.update(traffic.rows(100), ["few"] * (LEAST - 1) + [None] * (101 - LEAST)) == []
+    kept = callers.to_state()
+    callers.update(traffic.rows(200), ["big"] * 150 + [None] * 50)
+    assert set(callers.places) == {"big", *list(kept["places"])[: MOST - 1]}, "one place is taken"
+    again = Callers.from_state(msgspec.json.decode(msgspec.json.encode(callers.to_state())), *known)
+    table = traffic.rows(300)
+    left, right = (one.update(table, ["c0"] * 300)[0].pattern for one in (again, callers))
+    assert left.shares == right.shares and left.rows.tolist() == right.rows.tolist()
+    assert again.to_state() == callers.to_state() and again.statistic == callers.statistic

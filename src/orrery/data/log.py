@@ -35,6 +35,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "_latency": pl.Float64(),  # seconds
     "_broken": pl.List(pl.String()),  # columns that broke the contract
     "_anomaly": pl.Float64(),  # 3: one in a thousand untouched rows is as strange; null where nothing was learned
+    "_caller": pl.String(),  # who asked, as the request says; null where it does not
 }
 """Columns of every log. The request's own columns stand beside them, under their own names, in the champion's rows."""
 

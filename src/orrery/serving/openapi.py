@@ -76,10 +76,11 @@ def _post(what: str, content: Json, answer: Json) -> Json:
     for kind, code in CODES:
         what_for = " ".join((kind.__doc__ or "").split())
         responses[str(code.http)] = {"description": what_for, "content": {"application/json": {"schema": refused}}}
-    header = {"name": "X-Request-Id", "in": "header", "schema": {"type": "string", "maxLength": 200}}
+    short = {"type": "string", "maxLength": 200}
+    headers = [{"name": name, "in": "header", "schema": short} for name in ("X-Request-Id", "X-Caller")]
     query = {"name": "explain", "in": "query", "schema": {"type": "boolean"}, "description": "Say why, too; in JSON."}
     body = {"required": True, "content": content}
-    return {"post": {"summary": what, "parameters": [header, query], "requestBody": body, "responses": responses}}
+    return {"post": {"summary": what, "parameters": [*headers, query], "requestBody": body, "responses": responses}}
 
 
 def _object(**fields: Json) -> Json:

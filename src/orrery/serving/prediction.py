@@ -383,4 +383,6 @@ def _record(
         columns["_broken"] = broken
     if inputs:
         columns.update(batch.columns)
+        if any(one.request.caller for one in asked):
+            columns["_caller"] = [one.request.caller or None for one in asked for _ in range(one.request.rows)]
     return columns, same

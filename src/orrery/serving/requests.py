@@ -40,6 +40,7 @@ class Request(msgspec.Struct):
     rows : number of rows.
     single : whether it is one row that was not in a list.
     explain : whether the answer is to say why.
+    caller : who asks; empty where nobody says so.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Request(msgspec.Struct):
     rows: int
     single: bool = False
     explain: bool = False
+    caller: str = ""
 
 
 class Answer(msgspec.Struct):

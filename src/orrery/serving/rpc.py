@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from orrery.errors import NotAllowed, NotUnderstood, OrreryError
 from orrery.serving import open_inference, tensors, trace
+from orrery.serving.caller import caller_of
 from orrery.serving.door import Door
 from orrery.serving.explaining import wanted
 from orrery.serving.log import say
@@ -186,6 +187,7 @@ class Rpc:
         names = [output.name for output in asked.outputs]
         open_inference.check(names, route.slot)
         understood = request(tensors.columns_of(found, route.columns), asked.id or fields.get("x-request-id"))
+        understood.caller = caller_of(fields)
         understood.explain = wanted(_parameter(asked.parameters, "explain"))
         route = route.pick(understood)
         labels[:] = route.labels

@@ -25,6 +25,7 @@ import msgspec
 
 from orrery.errors import NotFound, NotUnderstood, OrreryError
 from orrery.serving import invocations, open_inference, openapi, plain, trace
+from orrery.serving.caller import caller_of
 from orrery.serving.door import Door, packed
 from orrery.serving.exchange import Exchange
 from orrery.serving.log import say
@@ -81,6 +82,7 @@ class Server:
             route = self._find(environment, parts)
             try:
                 asked = READS[verb](given, route.slot, route.columns)
+                asked.request.caller = caller_of(fields)
                 if exchange.query and explains(exchange.query):
                     asked.request.explain = True
                 if asked.request.explain and not asked.explains:

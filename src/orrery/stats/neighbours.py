@@ -100,19 +100,25 @@ class Crowding:
             for side, limit in limits.items()
         }
 
-    def update(self, columns: Columns, units: float | None = None) -> Pattern | None:
+    def update(
+        self, columns: Columns, units: float | None = None, among: npt.NDArray[np.bool_] | None = None
+    ) -> Pattern | None:
         """Look at rows in the order in which they came; None where there are fewer than a block.
 
         Parameters
         ----------
         units
             Independent units among the rows, if that is fewer than their blocks.
+        among
+            Rows that are looked at, some of each block; the others are only there to be near to. By default all.
         """
         found: dict[str, list[npt.NDArray[np.bool_]]] = {"near": [], "far": []}
         parts: dict[str, FloatArray] = {side: np.zeros(len(self.score.columns)) for side in found}
         places: list[IntArray] = []
         for place, block in _placed(columns):
             apart, part = distances(self.score, block)
+            if among is not None:
+                place, apart, part = place[among[place]], apart[among[place]], part[among[place]]
             places.append(place)
             for side, test in (("near", _below(self.usual.near)), ("far", _above(self.usual.far))):
                 found[side].append(test(apart))
@@ -126,10 +132,10 @@ class Crowding:
         rows = np.concatenate(places)[np.concatenate(found[side])]
         return Pattern(bool(alarms), side, shares, rows, self._blame(parts[side]))
 
-    def usually(self, found: Pattern) -> bool:
-        """Say whether a look by itself is within what is usual, and three standard deviations of chance."""
+    def usually(self, found: Pattern, rows: int = BLOCK) -> bool:
+        """Say whether a look at so many rows is by itself within what is usual, and three standard deviations."""
         allowed = {side: one.limit + one.tolerance for side, one in self.detectors.items()}
-        chance = {side: 3 * math.sqrt(limit / BLOCK) for side, limit in allowed.items()}
+        chance = {side: 3 * math.sqrt(limit / rows) for side, limit in allowed.items()}
         return all(found.shares[side] <= limit + chance[side] for side, limit in allowed.items())
 
     @property
