@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,8 +60,6 @@ class Branching(nn.Module):
         return self.line(x) if x.abs().sum() > 0 else self.line(x) * 1.0
 """
 )
-ENOUGH = QUIET.replace("[gates]", "[resources]\nmemory_gb = 16\n[gates]")
-"""PyTorch reserves more addresses than the smallest project may."""
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +73,18 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     running.start()
     try:
         running.orrery.add_data("tides", tides(), why="first tides", actor="ann", key="first")
-        running.pushed(write_project(running.tides, toml=ENOUGH, pipeline=PIPELINE), "tides", "A network")
+        _push(running, PIPELINE, "A network")
         _approved(running, 1)
         yield running
     finally:
         assert running.stop() == 0
         running.orrery.timeline.engine.dispose()
+
+
+def _push(running: Platform, pipeline: str, message: str) -> None:
+    """Push, and look on for as long as git lets one: importing PyTorch takes its time."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        running.pushed(write_project(running.tides, toml=QUIET, pipeline=pipeline), "tides", message)
 
 
 def _approved(running: Platform, version: int) -> None:
@@ -103,7 +109,7 @@ def _own(running: Platform, version: int, rows: pl.DataFrame) -> list[float]:
 
 def test_a_network_is_pushed_trained_compiled_and_answers(network: Platform) -> None:
     compiled = network.orrery.model("tides").versions[1].facts["compiled"]
-    assert compiled["served"] == "compiled", compiled
+    assert compiled["served"] == "onnx", compiled
     rows = tides(20, seed=5)
     expected = _own(network, 1, rows)
     for row, value in zip(rows.select("moon", "wind").iter_rows(), expected, strict=True):
@@ -113,7 +119,7 @@ def test_a_network_is_pushed_trained_compiled_and_answers(network: Platform) -> 
 
 
 def test_one_that_does_not_convert_takes_over_and_is_asked_in_its_own_process(network: Platform) -> None:
-    network.pushed(write_project(network.tides, toml=ENOUGH, pipeline=BRANCHES), "tides", "A branch on the data")
+    _push(network, BRANCHES, "A branch on the data")
     _approved(network, 2)
     compiled = network.orrery.model("tides").versions[2].facts["compiled"]
     assert compiled["served"] == "python" and compiled["sentence"]
