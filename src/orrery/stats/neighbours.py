@@ -202,19 +202,28 @@ def distances(score: AnomalyScore, block: Columns) -> tuple[FloatArray, FloatArr
     table = _table(score, block)
     rows = len(table)
     apart, parts = np.zeros(rows), np.zeros((rows, table.shape[1]))
-    _, first = np.unique(table, axis=0, return_index=True)
+    total = np.zeros((rows, rows))
+    for place in range(table.shape[1]):
+        total += _squares(score, place, table[:, None, place], table[None, :, place])
+    again = np.tril(total == 0, -1).any(axis=1)
+    first = np.flatnonzero(~again)
     if len(first) < 2:
         return apart, parts
-    different = table[first][:, None, :] - table[first][None, :, :]
-    categories = [place for place, name in enumerate(score.columns) if name not in score.numbers]
-    different[:, :, categories] = different[:, :, categories] != 0
-    squares = different**2
-    total = squares.sum(axis=2)
     np.fill_diagonal(total, np.inf)
-    nearest = total.argmin(axis=1)
-    apart[first] = np.sqrt(total[np.arange(len(first)), nearest])
-    parts[first] = squares[np.arange(len(first)), nearest]
+    total[:, again] = np.inf
+    nearest = total.argmin(axis=1)[first]
+    apart[first] = np.sqrt(total[first, nearest])
+    for place in range(table.shape[1]):
+        parts[first, place] = _squares(score, place, table[first, place], table[nearest, place])
     return apart, parts
+
+
+def _squares(score: AnomalyScore, place: int, one: FloatArray, other: FloatArray) -> FloatArray:
+    """Give the squared difference of numbers; 1 for categories that differ."""
+    if score.columns[place] in score.numbers:
+        difference = one - other
+        return difference * difference
+    return (one != other).astype(np.float64)
 
 
 def _table(score: AnomalyScore, block: Columns) -> FloatArray:

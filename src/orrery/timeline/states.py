@@ -40,6 +40,7 @@ class States:
         self._models: dict[str, ModelState] = {}
         self._data: DataState | None = None
         self._folded: dict[str, int] = {}
+        self._heads: dict[str, int] = {}
         self._lock = threading.RLock()
 
     def model(self, name: str) -> ModelState:
@@ -51,13 +52,16 @@ class States:
             If nothing ever happened to a model of this name.
         """
         with self._lock:
+            head = self.timeline.head()[0]  # asked before reading: what comes in between is read the next time
+            if name in self._models and self._heads.get(name) == head:
+                return self._models[name]
             state = self._models.get(name) or self._load(name, ModelState) or ModelState(name=name)
             news = self._news(name, state.seq)
             if (first := next(news, None)) is not None:
                 state = fold(_own(state), chain([first], news))
             if not state.seq:
                 raise NotFound(f"There is no model {name!r} here.", todo="`orrery models` lists them.")
-            self._models[name] = state
+            self._models[name], self._heads[name] = state, head
             self._store(name, state)
             return state
 
@@ -68,11 +72,14 @@ class States:
     def data(self) -> DataState:
         """Return the state of all datasets. Do not change it."""
         with self._lock:
+            head = self.timeline.head()[0]
+            if self._data is not None and self._heads.get("") == head:
+                return self._data
             state = self._data or self._load("", DataState) or DataState()
             news = self._news("", state.seq)
             if (first := next(news, None)) is not None:
                 state = fold_data(_own(state), chain([first], news))
-            self._data = state
+            self._data, self._heads[""] = state, head
             self._store("", state)
             return state
 
@@ -85,7 +92,7 @@ class States:
         with self._lock:
             with self.timeline.engine.begin() as connection:
                 connection.execute(sa.delete(_states))
-            self._models, self._data, self._folded = {}, None, {}
+            self._models, self._data, self._folded, self._heads = {}, None, {}, {}
 
     def _load(self, name: str, kind: type[States_]) -> States_ | None:
         with self.timeline.reading() as connection:
