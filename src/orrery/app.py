@@ -6,6 +6,7 @@ interface call; both are thin. Every command returns the events it became.
 
 from __future__ import annotations
 
+import copy
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,6 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from orrery.access.accounts import Accounts
+from orrery.access.denials import Denials
+from orrery.access.guarded import Of, needs
+from orrery.access.keys import Keys
+from orrery.access.roles import OWNER, Caller
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.loop import decide
 from orrery.review import commands as review
@@ -23,7 +29,7 @@ from orrery.settings import Settings, load
 from orrery.timeline import schema
 from orrery.timeline.clock import clock_of
 from orrery.timeline.event import Draft, Event
-from orrery.timeline.state import ModelState
+from orrery.timeline.state import Dataset, ModelState
 from orrery.timeline.states import States
 from orrery.timeline.store import Timeline, connect
 from orrery.triggers.due import Cause, trigger
@@ -40,12 +46,15 @@ if TYPE_CHECKING:
 
 
 class Orrery:
-    """One orrery: its timeline, its data and the commands that change it.
+    """One orrery: its timeline, its data and the commands that change it, for one caller.
 
     Parameters
     ----------
     settings : see :mod:`orrery.settings`.
     """
+
+    caller: Caller = OWNER
+    """For whom: who opens the home folder owns it; :meth:`acting` gives the same orrery for somebody else."""
 
     def __init__(self, settings: Settings) -> None:
         settings.home.mkdir(parents=True, exist_ok=True)
@@ -54,6 +63,9 @@ class Orrery:
         self.timeline = Timeline(connect(settings.database), self.clock)
         schema.upgrade(self.timeline.engine)
         self.states = States(self.timeline)
+        self.accounts, self.keys = Accounts(self.timeline), Keys(self.timeline)
+        self.denials = Denials(self.timeline)
+        self._whole = self
 
     @classmethod
     def open(cls, home: str | Path | None = None) -> Orrery:
@@ -65,6 +77,8 @@ class Orrery:
         """The datasets and logs."""
         from orrery.data.lake import Lake
 
+        if self._whole is not self:
+            return self._whole.lake
         return Lake(self.settings.lake)
 
     @cached_property
@@ -72,13 +86,56 @@ class Orrery:
         """What tells how strange the rows of each version are."""
         from orrery.data.scores import AnomalyScores
 
+        if self._whole is not self:
+            return self._whole.anomaly_scores
         return AnomalyScores(self.states, self.settings.home)
+
+    # --- for whom --------------------------------------------------------------------------------------------------
+
+    def acting(self, caller: Caller) -> Orrery:
+        """Return this orrery as a caller may see and change it."""
+        made = copy.copy(self)
+        made.caller = caller
+        return made
+
+    def allow(self, permission: str, name: str, of: Of = "project") -> None:
+        """Let the caller do something in a project, with a dataset, or without a name everywhere.
+
+        A denied attempt is written down.
+
+        Raises
+        ------
+        NotFound
+            If they may not even know that it is there.
+        NotAllowed
+            If they may not.
+        """
+        caller = self.caller
+        may = caller.may if of == "project" else caller.may_data
+        if may(permission, name):
+            return
+        there = name in (self.timeline.models() if of == "project" else self.states.data().datasets)
+        where = f"in {name}" if there else "in what is not there" if name else "everywhere"
+        why = f"{caller.name} may not {permission} {where}."
+        self.denials.note(caller.name, permission, why, project=name if there else "")
+        if name and not may("read", name):
+            raise self._not_here(name, of)
+        raise NotAllowed(
+            f"{caller.name} may not {permission} {f'in {name}' if name else 'everywhere'}.",
+            safe="Nothing was changed; the attempt is written down.",
+            todo="An administrator gives roles: `orrery user grant`.",
+        )
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def models(self) -> list[str]:
-        """Return the names of all models."""
-        return self.timeline.models()
+        """Return the names of all models that the caller may see."""
+        return [name for name in self.timeline.models() if self.caller.may("read", name)]
+
+    def datasets(self) -> dict[str, Dataset]:
+        """Return the state of all datasets that the caller may see."""
+        found = self.states.data().datasets
+        return {name: one for name, one in found.items() if self.caller.may_data("read", name)}
 
     def model(self, name: str) -> ModelState:
         """Return the state of a model. Do not change it.
@@ -89,13 +146,19 @@ class Orrery:
             If there is none of this name; the nearest one is named.
         """
         try:
-            return self.states.model(name)
+            if self.caller.may("read", name):
+                return self.states.model(name)
         except NotFound:
-            import difflib
+            pass
+        raise self._not_here(name, "project")
 
-            near = difflib.get_close_matches(name, self.models(), n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else "`orrery models` lists them."
-            raise NotFound(f"There is no model {name!r} here.", todo=hint) from None
+    def _not_here(self, name: str, of: Of) -> NotFound:
+        import difflib
+
+        known = self.models() if of == "project" else list(self.datasets())
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else "`orrery models` lists them." if of == "project" else ""
+        return NotFound(f"There is no {'model' if of == 'project' else 'dataset'} {name!r} here.", todo=hint)
 
     def due(self, name: str) -> list[Action]:
         """Return what is due for a model now."""
@@ -127,6 +190,7 @@ class Orrery:
         """Append events; the registry's aliases follow them in the same transaction."""
         return self.timeline.append(drafts, within=follow_with_aliases, model_at=model_at)
 
+    @needs("review")
     def approve(
         self, name: str, version: int, *, why: str, actor: str, environment: str = "", role: str = "", gate: str = ""
     ) -> list[Event]:
@@ -138,10 +202,12 @@ class Orrery:
             ),
         )
 
+    @needs("review")
     def reject(self, name: str, version: int, *, why: str, actor: str) -> list[Event]:
         """Say no to a version; its author gets an issue."""
         return self.order(name, lambda model: review.reject(model, version, why=why, actor=actor))
 
+    @needs("release")
     def promote(
         self,
         name: str,
@@ -160,20 +226,24 @@ class Orrery:
             )
         return self.order(name, lambda model: moves.order_promotion(model, version, environment, why, actor, now))
 
+    @needs("release")
     def rollback(
         self, name: str, *, why: str, actor: str, environment: str = PRODUCTION, to: int | None = None
     ) -> list[Event]:
         """Bring the champion before this one back, or a given earlier one."""
         return self.order(name, lambda model: moves.order_rollback(model, environment, to, why, actor))
 
+    @needs("release")
     def retire(self, name: str, version: int, *, why: str, actor: str, environment: str = "") -> list[Event]:
         """Take a version out of an environment, or out of all."""
         return self.order(name, lambda model: moves.order_retirement(model, version, environment, why, actor))
 
+    @needs("delete")
     def delete(self, name: str, version: int, *, why: str, actor: str) -> list[Event]:
         """Delete a version's artifact; its record stays."""
         return self.order(name, lambda model: moves.order_deletion(model, version, why, actor))
 
+    @needs("note")
     def event(
         self,
         name: str,
@@ -191,6 +261,7 @@ class Orrery:
         )
         return self.order(name, lambda model: [draft])
 
+    @needs("train")
     def train(
         self, name: str, *, why: str, actor: str, change: str = "refresh", params: dict[str, Any] | None = None
     ) -> list[Event]:
@@ -223,6 +294,7 @@ class Orrery:
 
     # --- data ------------------------------------------------------------------------------------------------------
 
+    @needs("data", of="dataset")
     def add_data(
         self,
         name: str,
@@ -251,6 +323,7 @@ class Orrery:
             occurred_at=occurred_at,
         )
 
+    @needs("data")
     def add_values(self, name: str, metric: str, frame: pl.DataFrame, *, key: str = "") -> Accepted:
         """Add values of a business metric: columns ``entity`` (or a day), ``label`` (the value) and ``at``.
 
@@ -273,6 +346,7 @@ class Orrery:
         self.ship_journal()
         return LabelTable(self.lake, name, metric).append(frame, key or None)
 
+    @needs("data")
     def add_labels(self, name: str, frame: pl.DataFrame, *, actor: str = "labels", key: str = "") -> Accepted:
         """Add labels that have become known: columns ``entity``, ``label`` and ``at``.
 

@@ -5,12 +5,18 @@ Every setting comes from the environment or from a flag, never from a second fil
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from orrery.errors import NotUnderstood
+from orrery.errors import NotAllowed, NotUnderstood
+
+LOOPBACK = "127.0.0.1"
+ACCESS_FILE = "access-required"
+"""File in the home folder of an orrery that was once started with access required."""
 
 SETTINGS: dict[str, str] = {
     "ORRERY_HOME": "Folder that holds everything; default: orrery in the XDG data home.",
@@ -31,6 +37,13 @@ SETTINGS: dict[str, str] = {
     "ORRERY_RAY": "Ray cluster on which `orrery score` predicts: host:port of its head, auto for the one on this "
     "machine, or none; default: what Ray's own RAY_ADDRESS says, else none.",
     "ORRERY_CLOCK": "system (default) or replay: time is what the file clock in the home folder says.",
+    "ORRERY_ACCESS": "open: nobody signs in, whoever reaches loopback may do everything, and a name is what the caller "
+    "says it is; or required: every request but those of health needs a session or a token. Default: open, until "
+    "`orrery up` ran with required in this home; from then on required.",
+    "ORRERY_LISTEN": "Address that the control plane listens on; default 127.0.0.1. Any beyond loopback needs "
+    "ORRERY_ACCESS=required and ORRERY_URL.",
+    "ORRERY_URL": "Address that people use, https://...: says that a proxy there does TLS and hands requests on. "
+    "Default: none, and only loopback is answered.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
 }
 
@@ -54,6 +67,9 @@ class Settings:
     workers : number of worker processes.
     ray : address of the Ray cluster that predicts for whole datasets; empty for none.
     replay : whether time is read from the file ``clock`` in the home folder.
+    access : whether requests need a session or a token.
+    listen : address that the control plane listens on.
+    url : address that people use, where a proxy does TLS; empty where there is none.
     """
 
     home: Path
@@ -71,11 +87,19 @@ class Settings:
     workers: int = 1
     ray: str = ""
     replay: bool = False
+    access: Literal["open", "required"] = "open"
+    listen: str = "127.0.0.1"
+    url: str = ""
 
     @property
     def control_url(self) -> str:
         """Address of the control plane."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def public_url(self) -> str:
+        """Address of the pages as people have it."""
+        return self.url or self.control_url
 
     @property
     def serving_url(self) -> str:
@@ -106,6 +130,9 @@ class Settings:
             "ORRERY_WORKERS": str(self.workers),
             "ORRERY_RAY": self.ray or "none",
             "ORRERY_CLOCK": "replay" if self.replay else "system",
+            "ORRERY_ACCESS": self.access,
+            "ORRERY_LISTEN": self.listen,
+            "ORRERY_URL": self.url,
         }
 
 
@@ -142,9 +169,15 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "workers": _number("ORRERY_WORKERS", 1),
         "ray": _ray(),
         "replay": clock == "replay" or (root / "clock").exists(),
+        # Who once required it does not lose it by forgetting a variable.
+        "access": _choice("ORRERY_ACCESS", "required" if (root / ACCESS_FILE).exists() else "open", "open", "required"),
+        "listen": os.environ.get("ORRERY_LISTEN") or LOOPBACK,
+        "url": os.environ.get("ORRERY_URL", "").rstrip("/"),
     }
     values.update({name: value for name, value in overrides.items() if value is not None})
-    return Settings(home=root, **values)  # type: ignore[arg-type]
+    made = Settings(home=root, **values)  # type: ignore[arg-type]
+    _check_reach(made)
+    return made
 
 
 def actor() -> str:
@@ -164,6 +197,32 @@ def _default_home() -> Path:
     return Path(data) / "orrery"
 
 
+def _check_reach(settings: Settings) -> None:
+    """Refuse to be reachable from elsewhere by whoever likes, or in the clear."""
+    parts = urlsplit(settings.url)
+    if settings.url and (parts.scheme != "https" or not parts.hostname or parts.path or parts.query or parts.username):
+        raise NotUnderstood(
+            f"ORRERY_URL is {settings.url!r}.", todo="Give https://NAME, where a proxy that does TLS answers; no path."
+        )
+    try:
+        within = ipaddress.ip_address(settings.listen).is_loopback
+    except ValueError:
+        raise NotUnderstood(f"ORRERY_LISTEN is {settings.listen!r}.", todo="Give an IP address.") from None
+    beyond = not within or bool(settings.url)
+    if beyond and settings.access != "required":
+        raise NotAllowed(
+            "Whoever reaches this orrery could do everything.",
+            safe="Nothing was started.",
+            todo="Set ORRERY_ACCESS=required, or leave ORRERY_LISTEN and ORRERY_URL away.",
+        )
+    if not within and not settings.url:
+        raise NotAllowed(
+            f"On {settings.listen} passwords would go over the network in the clear.",
+            safe="Nothing was started.",
+            todo="Put a proxy that does TLS before it, and say so: ORRERY_URL=https://NAME.",
+        )
+
+
 def _ray() -> str:
     address = os.environ.get("ORRERY_RAY") or os.environ.get("RAY_ADDRESS") or "none"
     return "" if address == "none" else address
@@ -179,6 +238,7 @@ def _number(name: str, default: int) -> int:
 
 def _choice(name: str, default: str, *others: str) -> str:
     text = os.environ.get(name) or default
-    if text not in (default, *others):
-        raise NotUnderstood(f"{name} is {text!r}.", todo=f"Use {', '.join((default, *others[:-1]))} or {others[-1]}.")
+    known = tuple(dict.fromkeys((default, *others)))
+    if text not in known:
+        raise NotUnderstood(f"{name} is {text!r}.", todo=f"Use {', '.join(known[:-1])} or {known[-1]}.")
     return text

@@ -47,4 +47,13 @@ KINDS: dict[str, str] = {
     # people
     "business": "Something happened in the world around the model.",
     "registry": "A registry client did something to the model. data: operation and its arguments.",
+    # access
+    "account": "An account was added, linked to another name, disabled, or got a password. data: account, change, "
+    "link, links, owner, services.",
+    "granted": "A role was given or taken back, or a project became one of a team. data: account, role, place, given; "
+    "or project, team.",
+    "key": "A token or a link was made or revoked, or sessions ended. data: account, key (its id), key_kind, scopes, "
+    "project, until, revoked.",
+    "signed_in": "A person signed in. data: account, key, until.",
+    "denied": "An attempt was denied. data: what, project, more (how many alike were only counted before).",
 }

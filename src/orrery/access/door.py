@@ -1,0 +1,148 @@
+"""Who is at the door: an account, by what it shows.
+
+Shown can be a session (pages), a token as bearer or in place of a password (programs), or name and password (git,
+MLflow and the API). What opens nothing is written down, and told alike whatever the reason.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+
+from orrery.access.accounts import Accounts
+from orrery.access.denials import STRANGER, Denials
+from orrery.access.homekey import TRAINING, trains
+from orrery.access.keys import Keys, csrf_of
+from orrery.access.passwords import Patience
+from orrery.access.roles import Caller, Grant
+from orrery.errors import NotAllowed
+
+SERVING = Caller("orrery/serving")
+"""The inference servers of this orrery."""
+
+
+class Denied(Exception):
+    """What was shown opens nothing."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a request shows of who it is from.
+
+    Parameters
+    ----------
+    bearer, name, password, session : what it says; empty where it says nothing.
+    same_origin : whether a browser says that a page of ours sent it.
+    """
+
+    bearer: str = ""
+    name: str = ""
+    password: str = ""
+    session: str = ""
+    same_origin: bool = False
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who asks.
+
+    Parameters
+    ----------
+    caller : who; nothing where nothing was shown, or a session that is over.
+    csrf : what the forms of the session carry; empty where there is none.
+    """
+
+    caller: Caller | None
+    csrf: str = ""
+
+
+class Door:
+    """Knows who shows what; may be shared by threads.
+
+    Parameters
+    ----------
+    accounts, keys, denials : of one orrery.
+    home_key : what its own processes show.
+    """
+
+    def __init__(self, accounts: Accounts, keys: Keys, denials: Denials, home_key: str) -> None:
+        self._accounts, self._keys, self._denials, self._home_key = accounts, keys, denials, home_key
+        self._patience = Patience()
+
+    def who(self, shown: Shown, entrance: str, writes: bool) -> Visitor:
+        """Return who asks.
+
+        Raises
+        ------
+        Denied
+            If something is shown that opens nothing.
+        NotAllowed
+            If it opens something else, or there were too many wrong passwords.
+        """
+        if shown.bearer or shown.password:
+            return Visitor(self._by_program(shown, entrance))
+        if not shown.session or entrance == "git":
+            return Visitor(None)
+        key = self._keys.check(shown.session, "session")
+        caller = self._accounts.caller(key.account, key=key.id) if key else None
+        if caller is None:
+            return Visitor(None)
+        if writes and (entrance == "api" or not shown.same_origin):
+            self._denials.note(caller.name, "forged", "A write with the session of a browser, not from a page of ours.")
+            raise NotAllowed(
+                "The session of a browser does not write here.", safe="Nothing was changed.", todo="Use a token."
+            )
+        return Visitor(caller, csrf_of(shown.session))
+
+    def sign_in(self, name: str, password: str) -> Caller | None:
+        """Return who has this name and password; what does not fit is written down and makes the next try slower.
+
+        Raises
+        ------
+        NotAllowed
+            If there were too many tries.
+        """
+        known = self._accounts.caller(name)
+        who = known.name if known else STRANGER
+        try:
+            self._patience.check(name)
+        except NotAllowed:
+            self._denials.note(who, "locked", "A password after too many wrong ones; it was not looked at.")
+            raise
+        if self._accounts.fits(name, password):
+            self._patience.right(name)
+            return known
+        self._patience.wrong(name)
+        self._denials.note(who, "sign-in", "A wrong name or password.")
+        return None
+
+    def _by_program(self, shown: Shown, entrance: str) -> Caller:
+        if shown.bearer and hmac.compare_digest(shown.bearer.encode(), self._home_key.encode()):
+            return SERVING
+        if shown.bearer and entrance == "mlflow" and (project := trains(self._home_key, shown.bearer)):
+            return Caller(TRAINING, (Grant("scientist"),), key=project)
+        if (shown.bearer or shown.password).startswith("orrery_"):
+            return self._by_token(shown, entrance)
+        if shown.bearer:
+            raise self._denied(entrance, "A bearer that is no token.")
+        caller = self.sign_in(shown.name, shown.password)
+        if caller is None or entrance not in ("git", "mlflow", "api"):
+            raise Denied("Name and password do not fit.")
+        return caller
+
+    def _by_token(self, shown: Shown, entrance: str) -> Caller:
+        key = self._keys.check(shown.bearer or shown.password, "token")
+        caller = self._accounts.caller(key.account, project=key.project, key=key.id) if key else None
+        if key is None or caller is None:
+            raise self._denied(entrance, "A token that opens nothing: wrong, expired or revoked.")
+        if not shown.bearer and shown.name.casefold() not in ("", "token", caller.name.casefold()):
+            raise self._denied(entrance, "A token under the name of another account.")
+        if entrance not in key.scopes and not (entrance == "pages" and "api" in key.scopes):
+            why = f"The token {key.id} of {caller.name} is not for {entrance}, only for {', '.join(key.scopes)}."
+            self._denials.note(caller.name, entrance, why)
+            raise NotAllowed(why, safe="Nothing was changed.", todo="`orrery token create` makes one that is.")
+        return caller
+
+    def _denied(self, entrance: str, why: str) -> Denied:
+        self._denials.note(STRANGER, entrance, why)
+        return Denied("What was shown opens nothing.")

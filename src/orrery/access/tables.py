@@ -1,0 +1,32 @@
+"""The tables; made by ``orrery/timeline/migrations``. Instants are text, empty where something has not happened."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+accounts = sa.table(
+    "access_accounts",
+    *(sa.column(name, sa.String) for name in ("name", "kind", "owner", "password", "since", "disabled")),
+)
+links = sa.table("access_links", sa.column("link", sa.String), sa.column("account", sa.String))
+grants = sa.table("access_grants", *(sa.column(name, sa.String) for name in ("account", "role", "place")))
+teams = sa.table("access_teams", sa.column("project", sa.String), sa.column("team", sa.String))
+keys = sa.table(
+    "access_keys",
+    *(
+        sa.column(name, sa.String)
+        for name in (
+            "id",
+            "kind",
+            "account",
+            "hash",
+            "label",
+            "scopes",
+            "project",
+            "since",
+            "until",
+            "seen",
+            "revoked",
+        )
+    ),
+)

@@ -1,0 +1,49 @@
+"""Accounts and tokens from the command line."""
+
+from __future__ import annotations
+
+from cli.conftest import Command
+from orrery.app import Orrery
+from orrery.settings import Settings
+
+
+def test_accounts_and_tokens(orrery: Command, home: Settings) -> None:
+    added = orrery("user", "add", "mara", "--role", "administrator", "--email", "mara@example.org")
+    assert added.code == 0 and "/-/welcome?key=orrery_l" in added.out, added.err
+    assert orrery("user", "add", "robot", "--owner", "mara", "--role", "scientist", "--on", "tides").code == 0
+    (first, second) = orrery("user", "list", "--json").lines()
+    assert first["account"] == "mara" and first["roles"] == [{"role": "administrator", "on": "*"}]
+    assert second["owner"] == "mara" and second["kind"] == "service"
+    made = orrery("token", "create", "robot", "--scope", "git", "--label", "for CI", "--lasts", "2d")
+    token = made.out.strip()
+    assert made.code == 0 and token.startswith("orrery_t") and token not in made.err
+    listed = orrery("token", "list")
+    assert "for CI" in listed.out and token not in listed.out and token[21:] not in listed.out
+    (about,) = orrery("token", "list", "--json").lines()
+    assert set(about) == {"id", "account", "label", "scopes", "project", "since", "until", "seen", "revoked"}
+    clumsy = orrery("token", "revoke", token, "--why", "It leaked.")
+    assert clumsy.code == 1 and about["id"] in clumsy.err
+    assert orrery("token", "revoke", about["id"]).code == 2  # a reason is asked for
+    assert orrery("token", "revoke", about["id"], "--why", "It leaked.").code == 0
+    last = orrery("user", "disable", "mara", "--why", "She left.")
+    assert last.code == 1 and "last administrator" in last.err
+    opened = Orrery(home)
+    assert opened.keys.check(token, "token") is None
+    told = "".join(str(event.to_json()) for event in opened.timeline.read())
+    assert "It leaked." in told and token not in told and token[21:] not in told
+
+
+def test_teams_and_what_is_refused(orrery: Command) -> None:
+    assert orrery("user", "add", "li", "--password-stdin").code == 1  # nothing is there to read
+    assert orrery("user", "add", "li").code == 0
+    assert orrery("user", "list", "--json").lines()[0]["has_password"] is False
+    assert orrery("user", "grant", "li", "viewer", "--on", "team/sea").code == 0
+    assert orrery("team", "assign", "tides", "sea").code == 0
+    assert orrery("team", "list", "--json").lines() == [{"project": "tides", "team": "sea"}]
+    assert orrery("user", "grant", "li", "king").code == 1
+    assert orrery("user", "ungrant", "li", "viewer", "--why", "No.").code == 1  # it is of the team, not of everything
+    assert orrery("user", "ungrant", "li", "viewer", "--on", "team/sea", "--why", "Moved.").code == 0
+    assert orrery("token", "create", "li").code == 1
+    assert orrery("token", "create", "li", "--scope", "everything").code == 1
+    assert orrery("user", "add", "x", "--role", "king").code == 1
+    assert [one["account"] for one in orrery("user", "list", "--json").lines()] == ["li"]
