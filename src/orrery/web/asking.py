@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 
+from orrery.access.roles import OWNER, Caller
 from orrery.app import Orrery
 from orrery.errors import NotUnderstood
 from orrery.web.assignment import Assigner
+from orrery.web.entrance import visitor
 
 ANONYMOUS = "anonymous@loopback"
 HEADER = "X-Orrery-Actor"
@@ -18,7 +20,8 @@ HEADER = "X-Orrery-Actor"
 async def _orrery(request: Request) -> Orrery:
     found = request.app.state.orrery
     assert isinstance(found, Orrery)
-    return found
+    caller = visitor.get().caller
+    return found if caller is OWNER else found.acting(caller or Caller(""))
 
 
 async def _assigner(request: Request) -> Assigner:
@@ -64,8 +67,8 @@ def actor_named(name: str) -> str:
 
 
 Here = Annotated[Orrery, Depends(_orrery)]
-"""The orrery that is asked."""
+"""The orrery that is asked, as the caller may see and change it."""
 Assigning = Annotated[Assigner, Depends(_assigner)]
 """What the inference servers are told."""
 Actor = Annotated[str, Depends(_actor)]
-"""Who asks: the header ``X-Orrery-Actor``."""
+"""Who asks: the header ``X-Orrery-Actor``, which the entrance writes where access is required."""

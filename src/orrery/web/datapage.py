@@ -52,12 +52,12 @@ class DatasetPage(Page):
 
 def data_page(orrery: Orrery) -> DataPage:
     """Return the page of all datasets."""
-    return DataPage(title="Data", datasets=sorted(orrery.states.data().datasets.values(), key=lambda one: one.name))
+    return DataPage(title="Data", datasets=sorted(orrery.datasets().values(), key=lambda one: one.name))
 
 
 def dataset_page(orrery: Orrery, name: str, *, profile: bool = False) -> DatasetPage:
     """Return the page of one dataset; its profile reads rows, so only who asks for it gets it."""
-    dataset = orrery.states.data().datasets.get(name)
+    dataset = orrery.datasets().get(name)
     if dataset is None:
         raise NotFound(f"There is no dataset {name!r}.", todo=f"Add it with: orrery data add {name} FILES...")
     columns = _profile(orrery, name) if profile else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlencode
 
@@ -9,10 +10,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
+from orrery.access.roles import OWNER
 from orrery.app import Orrery
-from orrery.errors import NotFound, NotUnderstood
+from orrery.errors import NotAllowed, NotFound, NotUnderstood
 from orrery.types import parse_share
 from orrery.web.asking import Here, actor_named
+from orrery.web.entrance import visitor
 
 router = APIRouter(include_in_schema=False)
 
@@ -101,6 +104,8 @@ async def _read(request: Request) -> tuple[Fields, str, str]:
         fields = {name: values[-1] for name, values in parse_qs(text, max_num_fields=50).items()}
     except ValueError as error:
         raise NotUnderstood(f"The form cannot be read: {error}.") from error
+    said = visitor.get()
+    check_csrf(fields)
     why = fields.pop("why", "").strip()
     if not why:
         raise NotUnderstood(
@@ -108,7 +113,21 @@ async def _read(request: Request) -> tuple[Fields, str, str]:
             safe="Nothing was changed.",
             todo="Go back and say why, for somebody who was not there.",
         )
-    return fields, why, actor_named(fields.pop("actor", ""))
+    claimed = actor_named(fields.pop("actor", ""))
+    return fields, why, claimed if said.caller is OWNER or said.caller is None else said.caller.name
+
+
+def check_csrf(fields: Fields) -> None:
+    """Refuse a form that was not made for this session.
+
+    Raises
+    ------
+    NotAllowed
+        If it was not.
+    """
+    shown, expected = fields.pop("csrf", ""), visitor.get().csrf
+    if expected and not hmac.compare_digest(shown.encode(), expected.encode()):
+        raise NotAllowed("This form is of another session.", safe="Nothing was changed.", todo="Load the page again.")
 
 
 def _back(path: str, done: str) -> Response:

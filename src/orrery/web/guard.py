@@ -1,8 +1,8 @@
 """What every request passes first: who may ask, and how much may be sent.
 
-The control plane has no login: it trusts whoever reaches it on loopback. A browser reaches it too, on behalf of any
-page that it shows, so requests that a foreign page can cause are refused: by the Host header against DNS rebinding, by
-Origin and ``Sec-Fetch-Site`` against forged forms.
+A browser reaches the control plane on behalf of any page that it shows, so requests that a foreign page can cause are
+refused: by the Host header against DNS rebinding, by Origin and ``Sec-Fetch-Site`` against forged forms. Who asks is a
+matter of the entrance, which comes next.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ class Guard:
     Parameters
     ----------
     app : what is guarded.
+    url : address that people use, where a proxy does TLS; empty where there is none.
     """
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, app: App, url: str = "") -> None:
+        self._app, self._url = app, url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer why not."""
@@ -61,7 +62,7 @@ class Guard:
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         foreign = scope["path"].startswith(FOREIGN)
-        reason = refuse(scope["method"], headers, scope["path"])
+        reason = refuse(scope["method"], headers, scope["path"], self._url)
         if reason:
             await _say(send, 403, reason, "Nothing was changed.", "Open orrery by its own address, on this machine.")
             return
@@ -103,8 +104,12 @@ class Guard:
                 await _too_large(send, limit)
 
 
-def refuse(method: str, headers: dict[bytes, str], path: str = "/") -> str:
+def refuse(method: str, headers: dict[bytes, str], path: str = "/", url: str = "") -> str:
     """Return why a request is refused; empty if it is not.
+
+    Parameters
+    ----------
+    url : address that people use, besides loopback.
 
     Examples
     --------
@@ -114,7 +119,8 @@ def refuse(method: str, headers: dict[bytes, str], path: str = "/") -> str:
     "'evil.example' is not an address of orrery."
     """
     host = headers.get(b"host", "")
-    if host.rpartition(":")[0] not in LOOPBACK and host not in LOOPBACK:
+    public = bool(url) and host == url.removeprefix("https://")
+    if not public and host.rpartition(":")[0] not in LOOPBACK and host not in LOOPBACK:
         return f"{host!r} is not an address of orrery."
     site = headers.get(b"sec-fetch-site", "none")
     if method in SAFE:
@@ -122,7 +128,8 @@ def refuse(method: str, headers: dict[bytes, str], path: str = "/") -> str:
         return "A page of another site may not read this." if site == "cross-site" and path.startswith("/api/") else ""
     origin = headers.get(b"origin")
     if origin is not None:
-        return "" if origin == f"http://{host}" else "A page of another origin may not change anything here."
+        ours = (url,) if public else (f"http://{host}", *((url,) if url else ()))
+        return "" if origin in ours else "A page of another origin may not change anything here."
     if site not in ("same-origin", "none"):
         return "A page of another site may not change anything here."
     return ""

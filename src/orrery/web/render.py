@@ -13,6 +13,8 @@ import jinja2
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse
 
+from orrery.access.roles import OWNER
+from orrery.web.entrance import visitor
 from orrery.web.pictures import LEFT, RIGHT, WIDTH
 from orrery.web.wire import answer
 
@@ -85,6 +87,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(when=when, day=day, num=num, short=short, word=word, count=count)
+    made.globals.update(visitor=visitor.get, OWNER=OWNER)
     made.globals.update(WIDTH=WIDTH, LEFT=LEFT, RIGHT=RIGHT)
     return made
 

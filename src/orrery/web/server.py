@@ -1,4 +1,4 @@
-"""The control plane: one FastAPI application on loopback, with MLflow and git mounted in it."""
+"""The control plane: one FastAPI application behind one entrance, with MLflow and git mounted in it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from orrery.access.door import Door
+from orrery.access.homekey import home_key
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
-from orrery.web import api, forms, orders, pages
+from orrery.web import api, forms, orders, pages, signing
 from orrery.web.assignment import Assigner
+from orrery.web.entrance import Entrance
 from orrery.web.guard import HEADERS, App, Guard, Receive, Scope, Send
 from orrery.web.render import problem_page
 from orrery.web.wire import answer, components
@@ -49,15 +52,24 @@ def create(orrery: Orrery) -> FastAPI:
     app.add_exception_handler(sa.exc.SQLAlchemyError, _storage)
     app.add_exception_handler(OSError, _storage)
     app.add_exception_handler(Exception, _unexpected)
-    app.add_middleware(Guard)
+    app.state.door = door = _door(orrery)
+    app.add_middleware(Entrance, orrery=orrery, door=door)
+    app.add_middleware(Guard, url=orrery.settings.url)
     app.include_router(api.router)
     app.include_router(orders.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
     app.mount("/mlflow", _Lazily(lambda: _load("orrery.registry.server", "mlflow_app", orrery)))
     app.mount("/git", _Lazily(lambda: _load("orrery.source.http", "git_app", orrery)))
+    app.include_router(signing.router)
     app.include_router(pages.router)
     app.include_router(forms.router)
     return app
+
+
+def _door(orrery: Orrery) -> Door | None:
+    if orrery.settings.access != "required":
+        return None
+    return Door(orrery.accounts, orrery.keys, orrery.denials, home_key(orrery.settings.home))
 
 
 def main() -> None:
@@ -66,10 +78,11 @@ def main() -> None:
 
     orrery = Orrery.open()
     # A socket of our own: of two control planes on one port the second fails here, with a sentence.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in orrery.settings.listen else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("127.0.0.1", orrery.settings.port))
+        listener.bind((orrery.settings.listen, orrery.settings.port))
     except OSError as error:
         sys.exit(f"orrery: port {orrery.settings.port} cannot be used: {error.strerror}. Set ORRERY_PORT to another.")
     # asyncio's loop waits for processes in any thread, uvloop's does not; and nothing here asks for speed.

@@ -1,0 +1,206 @@
+"""Signing in and out, and the page of one's own account."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
+
+from orrery.access.door import Door
+from orrery.access.keys import SESSION
+from orrery.access.roles import EVERYWHERE
+from orrery.app import Orrery
+from orrery.errors import Conflict, NotAllowed, NotUnderstood
+from orrery.web.asking import known_query
+from orrery.web.entrance import cookie_name, visitor
+from orrery.web.forms import check_csrf
+from orrery.web.render import Page, html
+
+router = APIRouter(prefix="/-", include_in_schema=False, dependencies=[Depends(known_query)])
+_OURS = re.compile(r"/(?![/\\-])[^\\\s]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignInPage(Page):
+    """Asks for name and password."""
+
+    template: ClassVar[str] = "signin.html"
+    refreshes: ClassVar[bool] = False
+
+    next: str = "/"
+    said: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WelcomePage(Page):
+    """Asks for a new password."""
+
+    template: ClassVar[str] = "welcome.html"
+    refreshes: ClassVar[bool] = False
+
+    key: str = ""
+    said: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccountPage(Page):
+    """One's own account."""
+
+    template: ClassVar[str] = "account.html"
+    refreshes: ClassVar[bool] = False
+
+    roles: list[str]
+    sessions: int
+    tokens: list[str]
+
+
+async def _whole(request: Request) -> Orrery:
+    found = request.app.state.orrery
+    assert isinstance(found, Orrery)
+    if found.settings.access != "required":
+        raise Conflict("Nobody signs in here: this orrery is open to whoever is on this machine.")
+    return found
+
+
+async def _door(request: Request) -> Door:
+    found = request.app.state.door
+    assert isinstance(found, Door)
+    return found
+
+
+Whole = Annotated[Orrery, Depends(_whole)]
+AtDoor = Annotated[Door, Depends(_door)]
+
+
+@router.get("/sign-in")
+async def ask(orrery: Whole, next: str = "/") -> Response:
+    """Show the form."""
+    return HTMLResponse(html(SignInPage(title="Sign in", next=within(next))))
+
+
+@router.post("/sign-in")
+async def sign_in(request: Request, orrery: Whole, door: AtDoor) -> Response:
+    """Begin a session; one that the browser had before ends."""
+    fields = await _fields(request)
+    name, place = fields.get("name", ""), within(fields.get("next", "/"))
+    try:
+        caller = await run_in_threadpool(door.sign_in, name, fields.get("password", ""))
+    except NotAllowed as error:
+        return HTMLResponse(html(SignInPage(title="Sign in", next=place, said=f"{error.what} {error.todo}")), 429)
+    if caller is None:
+        return HTMLResponse(html(SignInPage(title="Sign in", next=place, said="Name and password do not fit.")), 401)
+
+    def begin() -> str:
+        if (old := orrery.keys.check(_cookie(request, orrery), "session")) is not None:
+            orrery.keys.sign_out(old.account, by=old.account, why="Signed in anew.", key=old.id)
+        return orrery.keys.session(caller.name, why=f"{caller.name} signed in with a password.")[0]
+
+    answer = RedirectResponse(place, 303)
+    _set(answer, orrery, await run_in_threadpool(begin), int(SESSION.total_seconds()))
+    return answer
+
+
+@router.get("/welcome")
+async def welcome(orrery: Whole, key: str = "") -> Response:
+    """Show the form of a link; only sending it uses the link up."""
+    return HTMLResponse(html(WelcomePage(title="Choose a password", key=key[:200])))
+
+
+@router.post("/welcome")
+async def choose(request: Request, orrery: Whole) -> Response:
+    """Choose a password by a link."""
+    from orrery.access.passwords import check
+
+    fields = await _fields(request)
+    shown, password = fields.get("key", ""), fields.get("password", "")
+
+    def carry_out() -> str:
+        key = orrery.keys.check(shown, "link")
+        if key is None:
+            return "This link works no more: ask for another one (`orrery user invite`)."
+        if password != fields.get("again", ""):
+            return "The two are not the same."
+        check(password, key.account)  # before the link is used up
+        if orrery.keys.use(shown) is None:
+            return "This link works no more: ask for another one (`orrery user invite`)."
+        orrery.accounts.choose_password(key.account, password, by=key.account, why="Chosen by a link that works once.")
+        return ""
+
+    try:
+        said = await run_in_threadpool(carry_out)
+    except NotUnderstood as error:
+        said = f"{error.what} {error.todo}"
+    if said:
+        return HTMLResponse(html(WelcomePage(title="Choose a password", key=shown[:200], said=said)), 422)
+    return RedirectResponse("/-/sign-in", 303)
+
+
+@router.post("/sign-out")
+async def sign_out(request: Request, orrery: Whole) -> Response:
+    """End this session, or all sessions of the account."""
+    fields = await _fields(request)
+    check_csrf(fields)
+    caller = visitor.get().caller
+    assert caller is not None
+    everywhere = fields.get("everywhere") == "yes"
+    why = "Signed out everywhere." if everywhere else "Signed out."
+    key = "" if everywhere else caller.key
+    await run_in_threadpool(lambda: orrery.keys.sign_out(caller.name, by=caller.name, why=why, key=key))
+    answer = RedirectResponse("/-/sign-in", 303)
+    _set(answer, orrery, "", 0)
+    return answer
+
+
+@router.get("/account")
+def account(orrery: Whole) -> Response:
+    """Show one's own account."""
+    caller = visitor.get().caller
+    assert caller is not None
+    now = datetime.now(UTC)
+    roles = [f"{one.role} of {'everything' if one.place == EVERYWHERE else one.place}" for one in caller.grants]
+    sessions = sum(one.holds(now) for one in orrery.keys.all(caller.name, "session"))
+    tokens = [
+        f"{one.id}: {', '.join(one.scopes)}, until {one.until:%Y-%m-%d}{f' ({one.label})' if one.label else ''}"
+        for one in orrery.keys.all(caller.name)
+        if one.holds(now)
+    ]
+    return HTMLResponse(html(AccountPage(title=caller.name, roles=roles, sessions=sessions, tokens=tokens)))
+
+
+def within(place: str) -> str:
+    """Return an address of ours to go on to, the first page where it is none.
+
+    Examples
+    --------
+    >>> within("/tides/versions/3"), within("//evil.example"), within("https://evil.example"), within("/-/sign-in")
+    ('/tides/versions/3', '/', '/', '/')
+    """
+    return place if _OURS.fullmatch(place) else "/"
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise NotUnderstood("This address takes forms.")
+    try:
+        found = parse_qs((await request.body()).decode(), max_num_fields=10)
+    except ValueError:
+        raise NotUnderstood("The form cannot be read.") from None
+    return {name: values[-1] for name, values in found.items()}
+
+
+def _cookie(request: Request, orrery: Orrery) -> str:
+    return request.cookies.get(cookie_name(orrery), "")
+
+
+def _set(answer: Response, orrery: Orrery, value: str, seconds: int) -> None:
+    answer.set_cookie(
+        cookie_name(orrery), value, max_age=seconds, path="/", secure=bool(orrery.settings.url), httponly=True,
+        samesite="lax",
+    )  # fmt: skip
