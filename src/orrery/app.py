@@ -20,7 +20,7 @@ from orrery.access.accounts import Accounts
 from orrery.access.denials import Denials
 from orrery.access.guarded import Of, needs
 from orrery.access.keys import Keys
-from orrery.access.roles import OWNER, Caller
+from orrery.access.roles import DATA, OWNER, Caller
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.loop import decide
 from orrery.review import commands as review
@@ -151,6 +151,12 @@ class Orrery:
         except NotFound:
             pass
         raise self._not_here(name, "project")
+
+    def team_apart(self, project: str, dataset: str) -> str:
+        """Return the team of a dataset that a project must not learn from; empty where it may."""
+        teams = self.accounts.teams()
+        team = teams.get(f"{DATA}{dataset}", "")
+        return "" if teams.get(project, "") == team else team
 
     def _not_here(self, name: str, of: Of) -> NotFound:
         import difflib

@@ -189,6 +189,16 @@ def actor() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
+        return user()
+
+
+def user() -> str:
+    """Return the user of the operating system, whatever the environment says."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
         return f"uid-{os.getuid()}"
 
 

@@ -145,7 +145,7 @@ def test_each_role_at_each_address(web: httpx.Client, orrery: Orrery, role: str)
     assert not any(event.actor == f"a-{role}" for event in orrery.timeline.read(MODEL) if event.kind != "denied")
 
 
-READS = {"acting", "allow", "datasets", "due", "model", "models", "open", "settled"}
+READS = {"acting", "allow", "datasets", "due", "model", "models", "open", "settled", "team_apart"}
 OF_THE_LOOP = {"append", "order", "ship_journal"}
 """What carries out what was ordered; nothing that a caller reaches."""
 COMMANDS = {
@@ -183,6 +183,9 @@ def test_other_teams_see_nothing(web: httpx.Client, orrery: Orrery) -> None:
     for path in ("/", "/index.json", "/reviews", "/issues", "/data", "/api/models", "/api/reviews", "/api/data"):
         text = web.get(path, headers=shown).text
         assert MODEL not in text and "flights" not in text, path
+    assert orrery.team_apart("tides", "flights") == "air" and not orrery.team_apart("tides", "common")
+    orrery.accounts.assign("tides", "air", **BY)
+    assert not orrery.team_apart("tides", "flights")
     mara = bearer(token(orrery, "mara"))
     assert MODEL in web.get("/", headers=mara).text and "flights" in web.get("/data", headers=mara).text
 

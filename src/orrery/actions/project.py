@@ -8,10 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from orrery.access.homekey import home_key, training_pass
 from orrery.actions.desk import TRAINING, Desk, limits_of, threads
 from orrery.errors import ProjectFailed
 from orrery.spec import Spec, to_dict
 from orrery.timeline.state import ModelState, Run
+from orrery.types import parse_duration
 from orrery.workers.contained import run as run_contained
 
 
@@ -31,6 +33,10 @@ def run_project(
     out.mkdir(parents=True)
     datasets: dict[str, dict[str, str]] = {}
     for argument, name in spec.data.items():
+        if team := desk.orrery.team_apart(model.name, name):
+            raise ProjectFailed(
+                f"The dataset {name} is the team {team}'s, and {model.name} is not one of its projects."
+            )
         version = desk.orrery.lake.version(name, run.data[name])
         datasets[argument] = {
             "path": str(_exported(desk, name, version.version, version.digest)),
@@ -55,7 +61,7 @@ def run_project(
     finished = run_contained(
         [environment.python, "-m", TRAINING, out / "job.json"],
         cwd=out,
-        env={"PYTHONHASHSEED": "0", **_threads(desk), "MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow"},
+        env={"PYTHONHASHSEED": "0", **_threads(desk), **_tracking(desk, model.name, spec)},
         limits=limits_of(spec, spec.resources.wall),
         log=out / "log.txt",
         expects=out / "result.json",
@@ -70,6 +76,15 @@ def run_project(
         words = error.get("message") or finished.reason or "unknown"
         raise ProjectFailed(f"{step}{words}", output="\n".join(error.get("traceback") or []) or finished.tail)
     return result
+
+
+def _tracking(desk: Desk, project: str, spec: Spec) -> dict[str, str]:
+    """Return where a training tracks its runs, and what it shows there."""
+    found = {"MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow"}
+    if desk.settings.access == "required":
+        lasts = parse_duration(spec.resources.wall).total_seconds()
+        found["MLFLOW_TRACKING_TOKEN"] = training_pass(home_key(desk.settings.home), project, lasts)
+    return found
 
 
 def _threads(desk: Desk) -> dict[str, str]:

@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     command(token, "list")(tokens)
     command(token)(revoke)
     app.add_typer(token, name="token")
+    command(app)(credential)
 
 
 def add(
@@ -260,6 +261,30 @@ def revoke(
         )
     key = here.orrery().keys.revoke(token, by=here.actor, why=why)
     _done(here, {"token": token, "account": key.account}, f"The token {token} of {key.account} works no more.")
+
+
+def credential(
+    here: Here,
+    operation: Annotated[str, typer.Argument(metavar="OPERATION", help="get, store or erase, as git says it.")],
+) -> None:
+    """Hand git a token for a push to this orrery: git calls it, people do not.
+
+    `orrery init` sets it up: git config credential.http://127.0.0.1:8700.helper '!orrery credential'. The token is of
+    the account of who runs it, for git alone, and holds for ten minutes.
+    """
+    from datetime import timedelta
+
+    asked = dict(line.rstrip("\n").partition("=")[::2] for line in sys.stdin)
+    settings = here.settings
+    ours = {settings.control_url, settings.public_url}
+    if operation != "get" or settings.access != "required":
+        return
+    if f"{asked.get('protocol')}://{asked.get('host')}" not in ours:
+        return  # another server's: nothing of ours is for it
+    shown, _ = here.orrery().keys.token(
+        here.actor, by=here.actor, why="git asked for it.", scopes=["git"], lasts=timedelta(minutes=10), label="git"
+    )
+    print(f"username={here.actor}\npassword={shown}")
 
 
 def welcome(settings: Settings, key: str) -> str:

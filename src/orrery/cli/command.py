@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import cached_property
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orrery import settings as orrery_settings
-from orrery.errors import NotFound, OrreryError, ProjectFailed
+from orrery.errors import NotAllowed, NotFound, OrreryError, ProjectFailed
 from orrery.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,8 +61,24 @@ class Here:
 
     @property
     def actor(self) -> str:
-        """Who acts."""
-        return self._actor or orrery_settings.actor()
+        """Who acts: where access is required, the user of the operating system and no other.
+
+        Raises
+        ------
+        NotAllowed
+            If another name is given there.
+        """
+        if self.settings.access != "required":
+            return self._actor or orrery_settings.actor()
+        own = orrery_settings.user()
+        named = self._actor or os.environ.get("ORRERY_ACTOR") or own
+        if named != own:
+            raise NotAllowed(
+                f"Here {own} acts, not {named}: this orrery requires that everybody acts under their own name.",
+                safe="Nothing was changed.",
+                todo="Leave --as and ORRERY_ACTOR away, or sign in to the pages.",
+            )
+        return own
 
     def orrery(self, *, make: bool = False) -> Orrery:
         """Open the orrery; with ``make`` also one that is not there yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -59,6 +60,8 @@ def init(
         path.write_text(text, encoding="utf-8")
     write_sample(target / "data" / "sample.csv", task)
     committed = _commit(target)
+    if committed:
+        _let_git_in(here, target)
     if here.as_json:
         return show.as_json({"model": name, "folder": str(target), "task": task, "committed": committed})
     print(f"{target} is a project that trains as it is. Next:\n")
@@ -159,6 +162,16 @@ def _commit(folder: Path) -> bool:
             show.note(f"git says: {(done.stderr or done.stdout).strip()}")
             return False
     return True
+
+
+def _let_git_in(here: Here, folder: Path) -> None:
+    """Have git ask `orrery credential` when it pushes to this orrery, so that nobody types a token."""
+    import sys
+
+    home = shlex.quote(str(here.settings.home))
+    helper = f"!{shlex.quote(sys.executable)} -m orrery.cli.main --home {home} credential"
+    key = f"credential.{here.settings.control_url}.helper"
+    subprocess.run(["git", "-C", str(folder), "config", "--local", key, helper], capture_output=True)
 
 
 def _flat(value: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

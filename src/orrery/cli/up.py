@@ -18,6 +18,7 @@ from orrery.cli.command import Here, command
 from orrery.errors import NotAllowed, NotFound
 
 if TYPE_CHECKING:
+    from orrery.app import Orrery
     from orrery.settings import Settings
     from orrery.workers.supervisor import Child
 
@@ -64,6 +65,8 @@ def up(
     settings = orrery_settings.load(here.home, workers=workers, replicas=replicas, port=control, serving_port=serving)
     orrery = Orrery(settings)
     schema.upgrade(settings.database, show.note)
+    if settings.access == "required":
+        _close(orrery, here)
     address = _addresses(settings)
     _write(settings.home / "address.json", {**address, "port": control, "serving_port": serving, "pid": os.getpid()})
     screen = Screen(orrery, address, as_json=here.as_json)
@@ -102,6 +105,33 @@ def serve(
     names = [f"{slot.model} v{slot.version} ({slot.environment})" for slot in assigned.slots if slot.role == "champion"]
     show.note(f"{', '.join(names)}: {settings.serving_url}")
     Supervisor(settings.home, servers(settings), report=show.note).run()
+
+
+def _close(orrery: Orrery, here: Here) -> None:
+    """Make this an orrery whose users sign in; where nobody could, make the first administrator."""
+    from orrery.access.homekey import home_key
+    from orrery.access.roles import Grant
+    from orrery.cli.access import welcome
+
+    home_key(orrery.settings.home)
+    (orrery.settings.home / orrery_settings.ACCESS_FILE).touch()
+    accounts = orrery.accounts
+    first = Grant("administrator")
+    known = [one for one in accounts.all() if first in one.grants and not one.disabled]
+    if not known:
+        name, why = here.actor, "The first administrator: who started this orrery."
+        if name not in {one.name for one in accounts.all()}:
+            accounts.add(name, by=name, why=why)
+        known = [accounts.get(name)]
+        accounts.give(name, "administrator", by=name, why=why)
+    if any(one.has_password for one in known):
+        return
+    key, _ = orrery.keys.link(known[0].name, by=here.actor, why="Nobody could sign in yet.")
+    shown = welcome(orrery.settings, key)
+    if here.as_json:
+        show.as_json({"account": known[0].name, "link": shown})
+    else:
+        print(f"{known[0].name} is administrator. To choose a password, once, within a day:\n  {shown}\n")
 
 
 def children(settings: Settings) -> list[Child]:

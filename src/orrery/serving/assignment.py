@@ -95,11 +95,27 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         return self.environment, self.model
 
 
+class Pass(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that may ask for predictions.
+
+    Parameters
+    ----------
+    hash : SHA-256 of the token.
+    until : when it runs out, in seconds since 1970.
+    models : the models that it may ask; nothing for all.
+    """
+
+    hash: str
+    until: float
+    models: tuple[str, ...] | None = None
+
+
 class Assignment(msgspec.Struct, frozen=True):
-    """All slots of one server, numbered so that it can say which it has carried out."""
+    """All slots of one server, numbered so that it can say which it has carried out, and whose requests it answers."""
 
     seq: int
     slots: list[Slot] = msgspec.field(default_factory=list)
+    passes: tuple[Pass, ...] = ()
 
 
 def read(data: bytes) -> Assignment:

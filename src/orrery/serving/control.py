@@ -36,6 +36,7 @@ class ControlLink:
     file : keeps the last one.
     served : returns the rows that each slot has predicted.
     threads : executor of one thread for the requests.
+    key : what the control plane knows this orrery's own processes by, where access is required.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class ControlLink:
         file: AssignmentFile,
         served: Callable[[], dict[str, int]],
         threads: Executor,
+        key: str = "",
     ) -> None:
+        self._authorization = {"Authorization": f"Bearer {key}"} if key else {}
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._server, self._fleet, self._file, self._served = server, fleet, file, served
@@ -133,7 +136,7 @@ class ControlLink:
         if self._connection is None:
             self._connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
         try:
-            self._connection.request(method, path, body, headers)
+            self._connection.request(method, path, body, {**headers, **self._authorization})
             answer = self._connection.getresponse()
             return answer.status, answer.getheader("ETag") or "", answer.read()
         except (OSError, http.client.HTTPException):

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orrery.access.homekey import home_key
 from orrery.errors import Damaged, NotAllowed
 from orrery.serving.assignment import AssignmentFile
 from orrery.serving.channel import Spawn
@@ -119,7 +120,9 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
         link: ControlLink | None = None
         memory = Memory(folder / (f"taken-{replica}.json" if replica else "taken.json"))
         fleet = Fleet(spawn, starts, predictor, metrics, memory, lambda: link.wake() if link else None)
-        link = ControlLink(settings.control_url, _name(settings, replica), fleet, file, lambda: predictor.served, asks)
+        key = home_key(settings.home) if settings.access == "required" else ""
+        name = _name(settings, replica)
+        link = ControlLink(settings.control_url, name, fleet, file, lambda: predictor.served, asks, key)
         try:
             last = file.load()
         except Damaged as error:
@@ -135,6 +138,7 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
             metrics,
             lambda: microseconds(clock.now()),
             version=version("orrery-ml"),
+            required=settings.access == "required",
             replay=settings.replay,
         )
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(sheet.run())]

@@ -12,7 +12,8 @@
     ├── Overloaded          too many requests wait already
     ├── Unavailable         the model cannot answer now
     ├── ModelFailed         the model's own code failed on this request
-    └── NotInstalled        a package that explaining takes is not there
+    ├── NotInstalled        a package that explaining takes is not there
+    └── NoPass              access is required, and no token was shown that opens anything
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ class NotInstalled(OrreryError):
     """A package that this takes is not installed beside the model."""
 
 
+class NoPass(OrreryError):
+    """A token is needed here."""
+
+
 class Code(NamedTuple):
     """What one refusal is called.
 
@@ -91,6 +96,7 @@ CODES: tuple[tuple[type[OrreryError], Code], ...] = (
     (Overloaded, Code(429, "RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED")),
     (Unavailable, Code(503, "UNAVAILABLE", "TEMPORARILY_UNAVAILABLE")),
     (ModelFailed, FAILED),
+    (NoPass, Code(401, "UNAUTHENTICATED", "UNAUTHENTICATED")),
     (NotInstalled, Code(501, "UNIMPLEMENTED", "NOT_IMPLEMENTED")),
 )
 

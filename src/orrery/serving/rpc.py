@@ -198,7 +198,8 @@ class Rpc:
         return self._written(answer, names, bool(asked.raw_input_contents))
 
     def _find(self, fields: Fields, name: str, version: str) -> Route:
-        return self._service.find(fields.get("orrery-environment", PRODUCTION), name, version)
+        guest = self._service.passes.guest(fields)
+        return self._service.find(fields.get("orrery-environment", PRODUCTION), name, version, guest)
 
     def _written(self, answer: Answer, names: list[str], raw: bool) -> Any:
         found = open_inference.answered(answer)

@@ -29,6 +29,7 @@ from orrery.serving.caller import caller_of
 from orrery.serving.door import Door, packed
 from orrery.serving.exchange import Exchange
 from orrery.serving.log import say
+from orrery.serving.passes import ANYBODY, Guest
 from orrery.serving.refusals import code_of, said
 from orrery.serving.requests import JSON, Given, Headers, Read
 from orrery.serving.route import Route
@@ -39,6 +40,8 @@ READS: dict[str, Read] = {"infer": open_inference.read, "invocations": invocatio
 """The last word of a path that predicts, and who understands what is sent there."""
 
 _NOBODY = ("", "", "", "")
+_HEALTH = {("v2", "health", "live"), ("v2", "health", "ready"), ("ping",), ("health",)}
+"""What is answered without a token, too."""
 _CLOSE = ("connection", "close")
 
 
@@ -64,22 +67,23 @@ class Server:
             if parts[0] == "env" and len(parts) > 1:
                 environment, parts = parts[1], parts[2:] or [""]
             verb = parts[-1]
+            guest = ANYBODY if tuple(parts) in _HEALTH else self._service.passes.guest(exchange.headers)
             if verb in READS and exchange.method == "POST":
-                await self._predict(exchange, environment, parts)
+                await self._predict(exchange, environment, parts, guest)
             else:
-                self._tell(exchange, environment, parts)
+                self._tell(exchange, environment, parts, guest)
         except OrreryError as error:
             self._refuse(exchange, error, verb, _NOBODY)
         except Exception as error:
             say(traceback.format_exc())
             self._refuse(exchange, error, verb, _NOBODY)
 
-    async def _predict(self, exchange: Exchange, environment: str, parts: list[str]) -> None:
+    async def _predict(self, exchange: Exchange, environment: str, parts: list[str], guest: Guest) -> None:
         fields, verb, service = exchange.headers, parts[-1], self._service
         with self._door.enter() as visit:
             given = Given(await visit.body(exchange), fields)
             began = time.perf_counter()
-            route = self._find(environment, parts)
+            route = self._find(environment, parts, guest)
             try:
                 asked = READS[verb](given, route.slot, route.columns)
                 asked.request.caller = caller_of(fields)
@@ -102,7 +106,7 @@ class Server:
                 if not asked.request.explain:  # what explanations take is told apart
                     service.metrics.durations.add(labels[:2], time.perf_counter() - began)
 
-    def _find(self, environment: str, parts: list[str]) -> Route:
+    def _find(self, environment: str, parts: list[str], guest: Guest) -> Route:
         """Return the route that a path names; where it names a version, that version alone.
 
         Raises
@@ -121,20 +125,20 @@ class Server:
             case ["models", name, "invocations" | "predict"]:
                 pass
             case ["invocations"]:
-                name = self._only(environment)
+                name = self._only(environment, guest)
             case _:
                 raise NotFound(f"There is nothing at /{'/'.join(parts)}.")
-        return self._service.find(environment, name, version)
+        return self._service.find(environment, name, version, guest)
 
-    def _only(self, environment: str) -> str:
+    def _only(self, environment: str, guest: Guest) -> str:
         """Return the one model that is served in an environment."""
-        served = self._service.models(environment)
+        served = self._service.models(environment, guest)
         if len(served) > 1:
             what = f"{len(served)} models are served in {environment}."
             raise NotFound(what, todo="Send it to /models/NAME/invocations.")
         return served[0] if served else "(no model)"
 
-    def _tell(self, exchange: Exchange, environment: str, parts: list[str]) -> None:
+    def _tell(self, exchange: Exchange, environment: str, parts: list[str], guest: Guest) -> None:
         """Answer what is not a prediction."""
         if exchange.method not in ("GET", "HEAD"):
             allowed = "POST" if parts[-1] in READS else "GET, HEAD"
@@ -152,7 +156,7 @@ class Server:
                 ready = fleet.ready and not self._door.closing
                 _json(exchange, 200 if ready else 503, {"ready": ready})
             case ["v2", "models"]:
-                _json(exchange, 200, {"models": service.models(environment)})
+                _json(exchange, 200, {"models": service.models(environment, guest)})
             case ["version"]:
                 exchange.answer(200, [("content-type", "text/plain")], service.version.encode())
             case ["openapi.json"]:
@@ -160,11 +164,11 @@ class Server:
             case ["metrics"]:
                 exchange.answer(200, [("content-type", "text/plain; version=0.0.4")], self._metrics().encode())
             case ["v2", "models", _, "ready"] | ["v2", "models", _, "versions", _, "ready"]:
-                route = self._find(environment, parts)
+                route = self._find(environment, parts, guest)
                 ready = route.model.ready.is_set()
                 _json(exchange, 200 if ready else 503, {"name": route.slot.model, "ready": ready})
             case ["v2", "models", _] | ["v2", "models", _, "versions", _]:
-                route = self._find(environment, parts)
+                route = self._find(environment, parts, guest)
                 _json(exchange, 200, open_inference.describe(route))
             case [*_, verb] if verb in READS:
                 _json(exchange, 405, {"error": "Predictions are asked for by POST."}, [("allow", "POST")])
@@ -174,6 +178,8 @@ class Server:
     def _refuse(self, exchange: Exchange, error: Exception, verb: str, labels: tuple[str, str, str, str]) -> None:
         code = code_of(error)
         headers = [("retry-after", "1")] if code.http in (429, 503) else []
+        if code.http == 401:
+            headers = [("www-authenticate", 'Bearer realm="orrery"')]
         if code.http in (408, 413):  # the rest of the body is not read, so nothing can follow on this connection
             headers = [_CLOSE]
         elif self._door.closing:

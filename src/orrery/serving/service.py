@@ -8,6 +8,7 @@ from orrery.errors import NotFound, NotUnderstood
 from orrery.serving.explaining import Explaining
 from orrery.serving.fleet import Fleet
 from orrery.serving.metrics import Metrics
+from orrery.serving.passes import ANYBODY, Guest, Passes
 from orrery.serving.prediction import Now, Predictor, microseconds
 from orrery.serving.refusals import Unavailable
 from orrery.serving.requests import Answer, Fields, Request
@@ -26,6 +27,7 @@ class Service:
     explaining : says why.
     now : the time.
     version : of orrery, for the metadata.
+    required : whether a token must be shown.
     replay : whether a caller may say the time of a request.
     """
 
@@ -38,21 +40,24 @@ class Service:
         now: Now,
         *,
         version: str,
+        required: bool = False,
         replay: bool = False,
     ) -> None:
+        self.passes = Passes(fleet, required=required)
         self.fleet, self.metrics, self.now = fleet, metrics, now
         self.version, self.replay = version, replay
         self._predictor, self._explaining = predictor, explaining
 
-    def models(self, environment: str) -> list[str]:
-        """Return the names of the models that are served in an environment."""
-        return [model for place, model in self.fleet.routes if place == environment]
+    def models(self, environment: str, guest: Guest = ANYBODY) -> list[str]:
+        """Return the names of the models that are served in an environment, to who asks."""
+        return [model for place, model in self.fleet.routes if place == environment and guest.sees(model)]
 
-    def find(self, environment: str, name: str, version: str = "") -> Route:
+    def find(self, environment: str, name: str, version: str = "", guest: Guest = ANYBODY) -> Route:
         """Return the route to a model.
 
         Parameters
         ----------
+        guest : who asks.
         version : the one that must answer; empty for any.
 
         Raises
@@ -62,6 +67,7 @@ class Service:
         Unavailable
             If nothing was assigned yet.
         """
+        guest.check(name, environment)
         route = self.fleet.routes.get((environment, name))
         if route is None:
             if self.fleet.assignment is None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from orrery.app import Orrery
 from orrery.rollout import moves
 from orrery.rollout.shares import SHARING
-from orrery.serving.assignment import Assignment, Probation, Slot
+from orrery.serving.assignment import Assignment, Pass, Probation, Slot
 from orrery.serving.contract import promised
 from orrery.spec import Spec
 from orrery.timeline.event import Draft
@@ -45,7 +45,22 @@ def assignment_of(orrery: Orrery, before: Assignment | None = None, read: int = 
     data, now = orrery.states.data(), orrery.clock.now()
     slots = [slot for name in orrery.models() for slot in _slots(orrery, orrery.model(name), data, now)]
     newest = _newest_move(orrery) if before is None else max(before.seq, _newest_move_after(orrery, read))
-    return Assignment(seq=newest, slots=slots)
+    return Assignment(seq=newest, slots=slots, passes=tuple(_passes(orrery)))
+
+
+def _passes(orrery: Orrery) -> Iterator[Pass]:
+    """Yield the tokens that may ask for predictions, each with the models that its account may ask."""
+    if orrery.settings.access != "required":
+        return
+    now, models = datetime.now(UTC), orrery.models()
+    for key in orrery.keys.all():
+        if "inference" not in key.scopes or not key.holds(now):
+            continue
+        caller = orrery.accounts.caller(key.account, project=key.project)
+        if caller is not None:
+            mine = tuple(name for name in models if caller.may("predict", name))
+            whole = not key.project and caller.may("predict")
+            yield Pass(hash=key.hash, until=key.until.timestamp(), models=None if whole else mine)
 
 
 def _slots(orrery: Orrery, model: ModelState, data: DataState, now: datetime) -> Iterator[Slot]:

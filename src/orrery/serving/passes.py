@@ -1,0 +1,84 @@
+"""Whose requests are answered, where access is required: of who shows a token for inference.
+
+The control plane says which there are, with the assignment; so this goes on without it. A token that is revoked opens
+nothing as soon as the next assignment is there, a fraction of a second later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+from orrery.errors import NotFound
+from orrery.serving.assignment import Assignment, Pass
+from orrery.serving.fleet import Fleet
+from orrery.serving.refusals import NoPass
+from orrery.serving.requests import Fields
+
+
+class Guest:
+    """Who asks: anybody where access is open.
+
+    Parameters
+    ----------
+    models : what they may ask; nothing for all.
+    """
+
+    __slots__ = ("models",)
+
+    def __init__(self, models: tuple[str, ...] | None = None) -> None:
+        self.models = models
+
+    def sees(self, model: str) -> bool:
+        """Say whether they may know of a model."""
+        return self.models is None or model in self.models
+
+    def check(self, model: str, environment: str) -> None:
+        """Refuse a model that is not theirs, as if it were not there.
+
+        Raises
+        ------
+        NotFound
+            If it is not theirs.
+        """
+        if self.models is not None and model not in self.models:
+            raise NotFound(f"{model!r} is not served in {environment}.")
+
+
+ANYBODY = Guest()
+
+
+class Passes:
+    """Tells who asks.
+
+    Parameters
+    ----------
+    fleet : whose assignment names the tokens.
+    required : whether one must be shown.
+    """
+
+    def __init__(self, fleet: Fleet, *, required: bool) -> None:
+        self._fleet, self._required = fleet, required
+        self._of: Assignment | None = None
+        self._known: dict[str, Pass] = {}
+
+    def guest(self, fields: Fields) -> Guest:
+        """Return who asks.
+
+        Raises
+        ------
+        NoPass
+            If they must show a token, and show none that opens anything.
+        """
+        if not self._required:
+            return ANYBODY
+        assignment = self._fleet.assignment
+        if assignment is not self._of:
+            self._of = assignment
+            self._known = {one.hash: one for one in assignment.passes} if assignment else {}
+        scheme, _, shown = (fields.get("authorization") or "").partition(" ")
+        # A dictionary of hashes: what it takes to look one up says nothing about the tokens.
+        found = self._known.get(hashlib.sha256(shown.strip().encode()).hexdigest())
+        if scheme.lower() != "bearer" or found is None or found.until <= time.time():
+            raise NoPass("A token is needed here.", todo="orrery token create NAME --scope inference")
+        return Guest(found.models)
