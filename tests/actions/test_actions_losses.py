@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 
+from acceptance.support import wait
 from orrery import spec as specs
 from orrery.actions.desk import Desk
 from orrery.actions.gate import gate
@@ -183,6 +186,27 @@ def test_it_is_computed_in_another_process_and_given_labels_as_they_are(desk: De
         (process,) = set(row_losses("process", outputs, codes, own=own).tolist())
         assert process not in (os.getpid(), os.getppid()) and "losses" not in sys.modules
         assert len(row_losses("missed", np.empty((0, 1)), np.empty(0), own=own)) == 0
+
+
+def test_the_process_stays_between_looks_and_is_replaced_when_it_is_gone(desk: Desk) -> None:
+    model, outputs, codes = desk.orrery.model("toy"), np.array([[0.5]]), np.array([1.0])
+
+    def asked(version: int = 1) -> int:
+        with own_losses_of(desk, model, model.versions[version]) as own:
+            return int(row_losses("process", outputs, codes, own=own)[0])
+
+    first = asked()
+    assert asked() == first
+    os.kill(first, signal.SIGKILL)
+    wait(lambda: not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE)
+    second = asked()
+    assert second != first, "nobody's fault, and no reason for a look to fail"
+    other = asked(2)
+    assert other != second and not psutil.pid_exists(second), "one at a time"
+    desk.let_go(unused=3600.0)
+    assert asked(2) == other
+    desk.let_go()
+    assert not psutil.pid_exists(other)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,6 +80,8 @@ class Desk:
         self.orrery = orrery
         self.settings = orrery.settings
         self.warm = WarmStarts(self.settings.folder("cache") / "imported", PROGRAMS) if again else None
+        self._standing: list[_Standing] = []
+        weakref.finalize(self, _end, self._standing)
 
     @cached_property
     def registry(self) -> Registry:
@@ -143,6 +147,27 @@ class Desk:
         words = (python, "-m", HOST, str(artifact), "--which", which)
         return Command(words, str(self.settings.folder("artifacts")), limits_of(spec), (python, str(artifact)))
 
+    def standing(self, command: Command) -> ModelProcess:
+        """Return a process that was started for an earlier action, or start it; the last one that was asked stays.
+
+        Raises
+        ------
+        ProjectFailed
+            If it cannot be started.
+        """
+        if not self._standing or self._standing[0].command != command or not self._standing[0].process.alive:
+            self.let_go()
+            process = command.process(60.0, self.warm)
+            process.start()
+            self._standing.append(_Standing(command, process))
+        self._standing[0].asked = time.monotonic()
+        return self._standing[0].process
+
+    def let_go(self, unused: float = 0.0) -> None:
+        """End the process that stays, if nobody has asked it for so many seconds."""
+        if self._standing and time.monotonic() - self._standing[0].asked >= unused:
+            _end(self._standing)
+
     def keep(self, value: Any) -> str:
         """Store a value by its content and return its digest."""
         body = msgspec.msgpack.encode(value)
@@ -157,6 +182,20 @@ class Desk:
     def kept(self, name: str) -> Any:
         """Return a value that was stored by :meth:`keep`."""
         return msgspec.msgpack.decode((self.settings.folder("kept") / name).read_bytes())
+
+
+@dataclass
+class _Standing:
+    """A process that stays between actions, and when it was asked last."""
+
+    command: Command
+    process: ModelProcess
+    asked: float = 0.0
+
+
+def _end(standing: list[_Standing]) -> None:
+    while standing:
+        standing.pop().process.close()
 
 
 def limits_of(spec: Spec, wall: str | None = None) -> Limits:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from orrery.actions.desk import Desk
+from orrery.errors import ProjectFailed
 from orrery.pipeline.client import ModelProcess
 from orrery.spec import Spec
 from orrery.stats.checks import FloatArray
@@ -16,7 +17,7 @@ from orrery.timeline.state import ModelState, Version
 
 @contextmanager
 def own_losses(desk: Desk, spec: Spec, python: str, artifact: Path) -> Iterator[Own]:
-    """Give the losses that a project file defines, by the code beside a trained model.
+    """Give the losses that a project file defines, by the code beside what was just trained and is no version yet.
 
     The process starts with the first loss that is asked for, and ends with the block; without losses of the project's
     own there is none.
@@ -29,25 +30,32 @@ def own_losses(desk: Desk, spec: Spec, python: str, artifact: Path) -> Iterator[
     with ExitStack() as ends:
         running: list[ModelProcess] = []
 
-        def asking(function: str, bound: float) -> Callable[[FloatArray, FloatArray], FloatArray]:
-            def of_rows(outputs: FloatArray, labels: FloatArray) -> FloatArray:
-                if not running:
-                    process = desk.command_of(python, artifact, spec).process(60.0, desk.warm)
-                    running.append(ends.enter_context(process))
-                return running[0].loss(function, bound, outputs, labels)
+        def process() -> ModelProcess:
+            if not running:
+                running.append(ends.enter_context(desk.command_of(python, artifact, spec).process(60.0, desk.warm)))
+            return running[0]
 
-            return of_rows
-
-        yield {name: OwnLoss(one.bound, asking(one.function, one.bound)) for name, one in spec.losses.items()}
+        yield _asking(spec, process)
 
 
 @contextmanager
 def own_losses_of(desk: Desk, model: ModelState, version: Version) -> Iterator[Own]:
-    """Give the losses that the project file of a version defines, by the version's own code."""
+    """Give the losses that the project file of a version defines, by the version's own code.
+
+    The process starts with the first loss that is asked for, and stays: the next look asks the same one.
+    """
     spec = model.spec_of(version.commit)
-    if not spec.losses:
-        yield {}
-        return
-    python = desk.python_of(model.commits[version.commit])
-    with own_losses(desk, spec, python, desk.artifact(version)) as own:
-        yield own
+    try:
+        yield _asking(spec, lambda: desk.standing(desk.command(model, version)))
+    except ProjectFailed:
+        desk.let_go()  # whatever it has come to, nobody asks it again
+        raise
+
+
+def _asking(spec: Spec, process: Callable[[], ModelProcess]) -> Own:
+    """Return the losses of a project file, computed by a process that is asked for when the first one is."""
+
+    def asked(function: str, bound: float) -> Callable[[FloatArray, FloatArray], FloatArray]:
+        return lambda outputs, labels: process().loss(function, bound, outputs, labels)
+
+    return {name: OwnLoss(one.bound, asked(one.function, one.bound)) for name, one in spec.losses.items()}

@@ -38,6 +38,7 @@ DOINGS: dict[str, tuple[str, Doing]] = {
 ATTEMPTS = 3  # times that an action may fail for a reason that is not the project's
 LONG = ("build", "test", "probe", "train")
 SWEEP = 5.0  # seconds between two decisions on a model that has no news
+IDLE = 300.0  # seconds after which a version's process that nobody asks is ended
 UPKEEP = 5.0  # seconds between two visits to the journal when there is nothing else to do
 BUSY_POLL, QUIET_POLL = 0.01, 0.25
 
@@ -86,6 +87,7 @@ class Worker:
     def _upkeep(self) -> None:
         """Between actions, and one worker at a time: bring predictions to the log, and keep the lake in few files."""
         now = time.monotonic()
+        self.desk.let_go(unused=IDLE)
         if self.orrery.settings.replay or now < self._kept:
             return
         self._kept = now + UPKEEP

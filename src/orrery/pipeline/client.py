@@ -108,6 +108,11 @@ class ModelProcess:
             raise ProjectFailed(f"The model cannot be served: {first['error']['what']}")
         self.columns, self.seconds = first["columns"], first["seconds"]
 
+    @property
+    def alive(self) -> bool:
+        """Whether it runs, as far as can be seen without asking it."""
+        return self._process is not None and self._process.wait(0.0) is None
+
     def predict(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
         """Predict for a frame; shapes and errors are those of :meth:`orrery.pipeline.predictor.Predictor.predict`.
 

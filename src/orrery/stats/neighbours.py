@@ -220,10 +220,8 @@ def distances(score: AnomalyScore, block: Columns) -> tuple[FloatArray, FloatArr
 
 def _squares(score: AnomalyScore, place: int, one: FloatArray, other: FloatArray) -> FloatArray:
     """Give the squared difference of numbers; 1 for categories that differ."""
-    if score.columns[place] in score.numbers:
-        difference = one - other
-        return difference * difference
-    return (one != other).astype(np.float64)
+    difference: FloatArray = one - other if score.columns[place] in score.numbers else (one != other).astype(np.float64)
+    return np.square(difference)
 
 
 def _table(score: AnomalyScore, block: Columns) -> FloatArray:
