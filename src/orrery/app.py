@@ -201,12 +201,17 @@ class Orrery:
         self, name: str, version: int, *, why: str, actor: str, environment: str = "", role: str = "", gate: str = ""
     ) -> list[Event]:
         """Say yes to a version, or override a gate that refused it."""
-        return self.order(
-            name,
-            lambda model: review.approve(
-                model, version, why=why, actor=actor, environment=environment, role=role, gate=gate
-            ),
-        )
+        said = {"why": why, "actor": actor, "environment": environment, "role": role, "gate": gate}
+        person, caller = self.accounts.person, self.caller
+
+        def signs(role: str) -> bool:
+            return caller.may_sign(role, name)
+
+        try:
+            return self.order(name, lambda model: review.approve(model, version, **said, person=person, signs=signs))
+        except review.OwnWork as error:
+            self.denials.note(actor, "review", error.what, project=name, version=version, of_model=True)
+            raise
 
     @needs("review")
     def reject(self, name: str, version: int, *, why: str, actor: str) -> list[Event]:

@@ -141,6 +141,17 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
+def address_mark(address: str) -> str:
+    """Return what stands for a mail address on the timeline, which holds none.
+
+    Examples
+    --------
+    >>> address_mark("Mara@Example.org") == address_mark("mara@example.org")
+    True
+    """
+    return f"mail:{digest(address.strip().casefold())}"
+
+
 def digest(value: bytes | str | Mapping[str, Any] | list[Any]) -> str:
     """Return 32 hexadecimal digits that stand for the content.
 

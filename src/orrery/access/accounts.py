@@ -16,7 +16,7 @@ from orrery.access.roles import DATA, EVERYWHERE, Caller, Grant, grant
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.timeline.event import Draft
 from orrery.timeline.store import Timeline
-from orrery.types import check_name, format_instant
+from orrery.types import address_mark, check_name, format_instant
 
 Kind = Literal["person", "service"]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")
@@ -320,6 +320,9 @@ def _link(connection: sa.Connection, name: str, link: str) -> None:
 
 def _person(connection: sa.Connection, name: str) -> str:
     """Follow links and owners to the person; each is followed once, so that no circle holds us."""
+    if name.startswith("mail:"):
+        rows = connection.execute(sa.select(tables.links))
+        name = next((row.account for row in rows if address_mark(row.link) == name), name)
     exact = next(_read(connection, name), None)
     lowered = sa.func.lower(tables.accounts.c.name) == name.casefold()
     found = exact.name if exact else connection.execute(sa.select(tables.accounts.c.name).where(lowered)).scalar()

@@ -240,6 +240,7 @@ def _tenure(then: ModelState, now: ModelState, lane: Lane, instant: datetime) ->
     version = then.versions[lane.champion]
     run = then.runs.get(version.run)
     approvals = [one for one in version.approvals if not one.gate and one.environment in ("", lane.environment)]
+    approvals = [one for one in approvals if version.stands(one)]
     return {
         "model": then.name,
         "at": instant,

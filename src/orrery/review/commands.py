@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from orrery.errors import NotAllowed, NotFound
 from orrery.timeline.event import Draft
 from orrery.timeline.state import ModelState, Version
 from orrery.types import PRODUCTION, digest
 
 
+class OwnWork(NotAllowed):
+    """Nobody approves their own work here."""
+
+
 def approve(
-    model: ModelState, number: int, *, why: str, actor: str, environment: str = "", role: str = "", gate: str = ""
+    model: ModelState,
+    number: int,
+    *,
+    why: str,
+    actor: str,
+    environment: str = "",
+    role: str = "",
+    gate: str = "",
+    person: Callable[[str], str] = str,
+    signs: Callable[[str], bool] = lambda role: True,
 ) -> list[Draft]:
     """Return the events of an approval, or of the override of a refused gate.
 
     Parameters
     ----------
-    environment, role : what is approved; empty is all that was asked for.
+    environment, role : what is approved; empty is all that was asked for, and that the actor may sign.
     gate : name of a gate that refused and is overridden.
+    person : returns who is behind a name: people have several.
+    signs : says whether the actor may sign in a role.
 
     Raises
     ------
     NotFound
         If there is no such version, or no such refused gate.
     NotAllowed
-        If the version was rejected or deleted, or nobody asked.
+        If the version was rejected or deleted, or nobody asked, or the actor may not sign.
+    OwnWork
+        If the policy asks for four eyes, and the actor had a hand in it.
     """
     version = _open(model, number)
-    facts: dict[str, object]
+    facts: dict[str, object] = {"evidence": version.evidence}
     if gate:
         verdict = version.gates.get(gate, {})
         if verdict.get("verdict") != "refused":
             refused = [name for name, one in version.gates.items() if one.get("verdict") == "refused"]
             raise NotFound(f"The gate {gate!r} did not refuse version {number}.", todo=f"Refused: {refused or 'none'}.")
-        return [_draft("approved", model, number, "", why, actor, {"gate": gate, "verdict": verdict.get("why", "")})]
+        _refuse_own_work(model, version, actor, "", person)
+        facts |= {"gate": gate, "verdict": verdict.get("why", "")}
+        return [_draft("approved", model, number, "", why, actor, facts)]
     asked = [(place, who) for one, place, who in model.waiting() if one.number == number]
     asked = [(place, who) for place, who in asked if environment in ("", place) and role in ("", who)]
     if not asked:
@@ -43,11 +64,48 @@ def approve(
                 f"The gates refused version {number}.", todo="Override with --gate NAME, or push a better one."
             )
         raise NotAllowed(f"No review of version {number} is waiting.", todo="`orrery status` shows what waits.")
+    if not any(signs(who) for _, who in asked):
+        roles = ", ".join(sorted({who or "any" for _, who in asked}))
+        raise NotAllowed(f"{actor} does not sign for {roles} in {model.name}.", safe="Nothing was changed.")
     drafts = []
     for place, who in asked:
-        facts = {"role": who}
-        drafts.append(_draft("approved", model, number, place, why, actor, facts))
+        if signs(who):
+            _refuse_own_work(model, version, actor, place, person)
+            drafts.append(_draft("approved", model, number, place, why, actor, {**facts, "role": who}))
     return drafts
+
+
+def hands(model: ModelState, version: Version) -> Iterator[tuple[str, str]]:
+    """Yield who had a hand in a version, and which: its code, its training, the request for its release."""
+    while True:
+        commit = model.commits[version.commit]
+        yield commit.author, "wrote the commit"
+        yield from ((one, "wrote the commit") for one in commit.authors)
+        yield commit.pushed_by, "pushed the commit"
+        if (run := model.runs.get(version.run)) is not None:
+            yield run.by, "asked for the training"
+        yield from ((one, "asked for the release") for one in version.requested_by)
+        if version.change != "repair" or version.parent not in model.versions:
+            return
+        version = model.versions[version.parent or 0]  # what is repaired is in it, too
+
+
+def _refuse_own_work(
+    model: ModelState, version: Version, actor: str, environment: str, person: Callable[[str], str]
+) -> None:
+    policy = model.policy()
+    rules = policy.environments if policy is not None else {}
+    if not any(one.four_eyes for name, one in rules.items() if environment in ("", name)):
+        return
+    who = person(actor)
+    for name, hand in hands(model, version):
+        if name and not name.startswith("orrery/") and person(name).casefold() == who.casefold():
+            also = "" if name == actor else f" (as {name})" if not name.startswith("mail:") else " (by its address)"
+            raise OwnWork(
+                f"{actor} {hand} of version {version.number}{also}, and {environment or 'a release'} needs four eyes.",
+                safe="Nothing was changed; the attempt is written down.",
+                todo="Ask somebody else who may review it.",
+            )
 
 
 def reject(model: ModelState, number: int, *, why: str, actor: str) -> list[Draft]:

@@ -137,7 +137,8 @@ def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: d
         draft = shares.begun(model, version, lane, policy, role, steps, why, now)
         yield record(f"challenge:{model.name}:{version.number}:{environment}", draft)
         return
-    approval = next((one for one in version.approvals if one.environment in ("", environment)), None)
+    said = (one for one in version.approvals if one.environment in ("", environment) and version.stands(one))
+    approval = next(said, None)
     whom = policy_of_whom(model, version, environment)
     if approval is not None and any(need.startswith("review") for need in policy.environments[environment].needs):
         why = f"Approved by {approval.actor}: {approval.why}"

@@ -21,7 +21,7 @@ from orrery.errors import NotFound, NotUnderstood
 from orrery.settings import Settings
 from orrery.spec import parse, to_dict
 from orrery.timeline.event import Draft, Event
-from orrery.types import check_name, digest, parse_instant
+from orrery.types import address_mark, check_name, digest, parse_instant
 
 if TYPE_CHECKING:
     from orrery.timeline.store import Timeline
@@ -209,6 +209,14 @@ class Source:
             commits.append(Commit(id=id_, author=author, at=parse_instant(at), message=message.strip()))
         return commits
 
+    def authors(self, name: str, old: str, new: str) -> list[str]:
+        """Return who wrote the commits that a push brought, 200 at most: names, and marks of their addresses."""
+        reach = new if old == NOTHING else f"{old}..{new}"
+        done = self._run(name, "log", "--max-count=1000", "--format=%an%x1f%ae", reach, "--", check=False)
+        written = dict.fromkeys(done.decode(errors="replace").splitlines())
+        pairs = (line.partition("\x1f")[::2] for line in written)
+        return list(dict.fromkeys(one for author, mail in pairs for one in (author, address_mark(mail))))[:200]
+
     def _run(
         self,
         name: str,
@@ -263,6 +271,7 @@ def record_push(source: Source, timeline: Timeline, name: str, old: str, new: st
             "branch": MAIN,
             "message": commit.message[:10_000],
             "author": commit.author,
+            "authors": source.authors(name, old, new),
             "spec": spec,
         },
     )

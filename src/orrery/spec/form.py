@@ -107,7 +107,17 @@ class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a version needs before it enters an environment."""
 
-    needs: tuple[str, ...] = ()
+    needs: Annotated[
+        tuple[str, ...],
+        Meta(description="tests, gates, review, review:ROLE (a sign-off, such as review:legal) or an environment."),
+    ] = ()
+    four_eyes: Annotated[
+        bool,
+        Meta(
+            description="Who wrote or pushed the commit, asked for the training or for the release cannot approve it, "
+            "under none of their names. It proves something where access is required."
+        ),
+    ] = False
 
 
 DEFAULT_ENVIRONMENTS = {

@@ -70,6 +70,8 @@ def _pushed(state: ModelState, event: Event) -> None:
             message=data.get("message", ""),
             branch=data.get("branch", "main"),
             spec=data["spec"],
+            pushed_by=event.actor,
+            authors=data.get("authors", []),
         )
 
 
@@ -178,6 +180,8 @@ def _requested(version: Version, event: Event) -> None:
     request = f"{event.environment}:{event.data.get('role', '')}"
     if request not in version.requested:
         version.requested = [*version.requested, request]
+    if event.actor != "orrery" and not event.actor.startswith("orrery/"):
+        version.requested_by = [*version.requested_by, event.actor]
 
 
 def _approved(version: Version, event: Event) -> None:
@@ -188,6 +192,7 @@ def _approved(version: Version, event: Event) -> None:
         environment=event.environment,
         role=event.data.get("role", ""),
         gate=event.data.get("gate", ""),
+        evidence=event.data.get("evidence", ""),
     )
     version.approvals = [*version.approvals, approval]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 KINDS: dict[str, str] = {
     # source, build
-    "pushed": "A commit arrived. data: commit, branch, message, author, spec (the whole orrery.toml).",
+    "pushed": "A commit arrived. data: commit, branch, message, author, authors (of all that the push brought: names "
+    "and digests of addresses), spec (the whole orrery.toml).",
     "built": "The commit's environment is locked. data: commit, lock, python, packages, seconds, cached.",
     "tested": "The project's tests passed in an environment. data: commit, passed, seconds, output.",
     "failed": "A step of the project failed, or a version where it answers (stage serving; taken_back: the inference "
@@ -18,7 +19,8 @@ KINDS: dict[str, str] = {
     # gates, review
     "gated": "The gates judged a version. data: passed, gates (name -> verdict with its numbers), evidence.",
     "review_requested": "A person is asked for a decision. data: role, evidence.",
-    "approved": "A person said yes. data: role, or gate (a refused gate overridden).",
+    "approved": "A person said yes. data: role, or gate (a refused gate overridden); evidence (digest of what was "
+    "approved: it holds for that only).",
     "rejected": "A person said no. data: role.",
     "issue_opened": "Something waits for a person. data: issue, title, owner.",
     "issue_closed": "It waits no more. data: issue.",

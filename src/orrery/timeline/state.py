@@ -14,9 +14,9 @@ import msgspec
 
 from orrery import spec as specs
 from orrery.spec import Spec
-from orrery.types import PRODUCTION, percent
+from orrery.types import PRODUCTION, digest, percent
 
-FORM = 5
+FORM = 6
 """Raise it when the meaning of a stored state changes: older ones are then folded anew."""
 
 
@@ -29,6 +29,9 @@ class Commit(msgspec.Struct, kw_only=True):
     message: str
     branch: str
     spec: dict[str, Any]
+    pushed_by: str = ""
+    authors: list[str] = []
+    """Who wrote what the push brought: names, and what stands for addresses (see :func:`orrery.types.address_mark`)."""
     built: dict[str, Any] | None = None
     tested: dict[str, bool] = {}
     failed: str = ""
@@ -70,6 +73,8 @@ class Approval(msgspec.Struct, kw_only=True):
     environment: str = ""
     role: str = ""
     gate: str = ""
+    evidence: str = ""
+    """Of what was approved (:attr:`Version.evidence`); older ones do not say."""
 
 
 class Version(msgspec.Struct, kw_only=True):
@@ -87,6 +92,8 @@ class Version(msgspec.Struct, kw_only=True):
     passed: bool | None = None
     gates: dict[str, Any] = {}
     requested: list[str] = []
+    requested_by: list[str] = []
+    """People who asked for the release."""
     approvals: list[Approval] = []
     rejected: str = ""
     failed: str = ""
@@ -101,12 +108,22 @@ class Version(msgspec.Struct, kw_only=True):
         if self.passed is not False:
             return bool(self.passed)
         refused = {name for name, verdict in self.gates.items() if verdict.get("verdict") == "refused"}
-        return bool(refused) and refused <= {approval.gate for approval in self.approvals}
+        return bool(refused) and refused <= {approval.gate for approval in self.approvals if self.stands(approval)}
+
+    @property
+    def evidence(self) -> str:
+        """What stands for this very version and what the gates found: an approval is of that, and of nothing else."""
+        facts = {name: self.facts.get(name) for name in ("artifact", "metrics", "params", "repair")}
+        return digest({"commit": self.commit, "run": self.run, "data": self.data, "gates": self.gates, **facts})
+
+    def stands(self, approval: Approval) -> bool:
+        """Say whether what was approved is still what this version is."""
+        return not approval.evidence or approval.evidence == self.evidence
 
     def approved(self, environment: str, role: str) -> Approval | None:
         """Return the approval for an environment in a role, if there is one."""
         fits = (one for one in self.approvals if not one.gate and one.environment in ("", environment))
-        return next((one for one in fits if role in ("", one.role)), None)
+        return next((one for one in fits if role in ("", one.role) and self.stands(one)), None)
 
 
 class Challenger(msgspec.Struct, kw_only=True):
