@@ -52,7 +52,7 @@ def timeline(
     """
     orrery = here.orrery()
     if kind:
-        _check_kinds(kind)
+        check_kinds(kind)
     if model is not None:
         state = orrery.model(model)
         if at is not None:
@@ -189,7 +189,14 @@ def _events(
     return reversed(newest)
 
 
-def _check_kinds(kinds: list[str]) -> None:
+def check_kinds(kinds: list[str]) -> None:
+    """Refuse what is no kind of event.
+
+    Raises
+    ------
+    NotUnderstood
+        If one is none; the nearest is named.
+    """
     import difflib
 
     from orrery.timeline.kinds import KINDS

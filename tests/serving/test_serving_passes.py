@@ -1,0 +1,84 @@
+"""Where access is required the inference server answers who shows a token of its scope, and shows what is theirs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from orrery.access.keys import digest
+from orrery.settings import ACCESS_FILE
+from serving.test_serving_grpc import Caller, tensor
+
+WHOLE, MINE, OLD = (f"orrery_t{number:012x}_{'A' * 43}" for number in (1, 2, 3))
+AGE = tensor("age", "FP64", "fp64_contents", [40])
+NONE = {"v2", "v2/models", "v2/models/m", "v2/models/m/ready", "metrics", "version", "openapi.json"}
+
+
+def shown(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def ordered(server: Any, *passes: dict[str, Any]) -> None:
+    for model in ("m", "n"):
+        (server.folder / f"artifact-{model}-7").mkdir(exist_ok=True)
+    seq = server.order(server.slot(7), server.slot(7, model="n"))
+    server.control.assignment = {**server.control.assignment, "passes": list(passes)}
+    server.until(lambda: any(one["applied"] == seq for one in server.control.reports), 60)
+
+
+def asked(server: Any, path: str, token: str = "") -> httpx.Response:
+    row = {"age": 40} if path.endswith("predict") else None
+    return server.http.request("POST" if row else "GET", path, json=row, headers=shown(token) if token else {})
+
+
+def test_who_shows_what_gets_what(server: Any) -> None:
+    (server.home / ACCESS_FILE).touch()
+    server.start(grpc_port=server.grpc_port)
+    soon = time.time() + 3600
+    whole = {"hash": digest(WHOLE), "until": soon}
+    mine = {"hash": digest(MINE), "until": soon, "models": ["n"]}
+    ordered(server, whole, mine, {"hash": digest(OLD), "until": time.time() - 1})
+
+    for path in (*sorted(NONE), "models/m/predict", "nowhere"):
+        for token in ("", OLD, WHOLE[:-1] + "B", digest(WHOLE)):
+            answer = asked(server, f"/{path}", token)
+            assert answer.status_code == 401 and "Bearer" in answer.headers["www-authenticate"], (path, token)
+    assert server.http.post("/models/m/predict", json={"age": 1}, auth=("mara", WHOLE)).status_code == 401
+    assert asked(server, "/v2/health/ready").status_code == 200
+
+    assert asked(server, "/models/m/predict", WHOLE).status_code == 200
+    assert asked(server, "/v2/models", WHOLE).json() == {"models": ["m", "n"]}
+    assert asked(server, "/models/n/predict", MINE).status_code == 200
+    assert asked(server, "/v2/models", MINE).json() == {"models": ["n"]}
+    absent = asked(server, "/models/x/predict", WHOLE).json()["error"].replace("'x'", "'m'")
+    for path in ("/models/m/predict", "/env/production/models/m/predict"):
+        answer = asked(server, path, MINE)
+        assert (answer.status_code, answer.json()["error"]) == (404, absent)  # as if it were not there
+
+    rpc = Caller(server.grpc_port)
+    assert rpc.call("ModelInfer", shown(WHOLE), model_name="m", inputs=[AGE]).model_version == "7"
+    assert rpc.refused("ModelInfer", model_name="m", inputs=[AGE])[0] == "UNAUTHENTICATED"
+    assert rpc.refused("ModelInfer", shown(OLD), model_name="m", inputs=[AGE])[0] == "UNAUTHENTICATED"
+    assert rpc.refused("ModelInfer", shown(MINE), model_name="m", inputs=[AGE])[0] == "NOT_FOUND"
+    assert rpc.refused("ModelMetadata", name="m")[0] == "UNAUTHENTICATED"
+    assert rpc.call("ServerLive").live
+    rpc.channel.close()
+
+    server.control.assignment = {**server.control.assignment, "passes": [mine]}  # revoked
+    server.until(lambda: asked(server, "/models/m/predict", WHOLE).status_code == 401, 20)
+    server.control.close()  # it goes on without the control plane, and as closed as before
+    assert asked(server, "/models/n/predict", MINE).status_code == 200
+    server.kill()
+    server.start(grpc_port=server.grpc_port)
+    server.until(lambda: asked(server, "/models/n/predict", MINE).status_code == 200, 20)
+    assert asked(server, "/models/n/predict", WHOLE).status_code == 401
+
+
+def test_where_access_is_open_nobody_needs_one(steady: Any) -> None:
+    assert asked(steady, "/models/m/predict").status_code == 200
+    with pytest.raises(grpc.RpcError):  # what is refused there is something else
+        Caller(steady.grpc_port).call("ModelInfer", model_name="x", inputs=[AGE])
