@@ -111,7 +111,7 @@ def fresh_settings(home: Path) -> Settings:
 def git(folder: Path, *words: str, env: dict[str, str] | None = None) -> str:
     """Run git as ann."""
     identity = ["-c", "user.name=ann", "-c", "user.email=ann@example.org", "-c", "http.extraHeader=X-Orrery-Actor: ann"]
-    done = subprocess.run(["git", *identity, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["git", *identity, *words], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
