@@ -33,9 +33,7 @@ def _values(series: pl.Series) -> bytes:
     if kind == pl.String:
         filled = series.fill_null("")
         # Lengths keep ["ab", "c"] and ["a", "bc"] apart.
-        return bytes(filled.str.len_bytes().to_numpy().astype("<i8").tobytes()) + b"".join(
-            text.encode() for text in filled
-        )
+        return bytes(filled.str.len_bytes().to_numpy().astype("<i8").tobytes()) + "".join(filled.to_list()).encode()
     if kind.is_temporal():
         series = series.to_physical()
     numbers = series.fill_null(False if kind == pl.Boolean else 0).to_numpy()
