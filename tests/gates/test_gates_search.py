@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -51,7 +52,7 @@ def test_the_gate_passes_refuses_and_cannot_tell() -> None:
     )
 
 
-@pytest.mark.parametrize("days", [0, 7, 20])
+@pytest.mark.parametrize("days", [0, 10, 20])
 def test_the_hidden_group_is_named_by_its_conditions(days: int) -> None:
     verdict = search.judge(evidence_of(1, hidden=True, days=days))
     assert verdict is not None and verdict.verdict == "refused"
@@ -75,3 +76,32 @@ def test_chance_refuses_seldom_and_without_the_other_half_often() -> None:
         looked += worst.score > 1.645
     allowed = 60 * 0.05 + 3 * np.sqrt(60 * 0.05 * 0.95)
     assert refused <= allowed < looked
+
+
+def stormy(seed: int, days: int, blocked: bool = True) -> Evidence:
+    """No model is better; but on each day one of them is lucky, and a day has one pressure."""
+    random, evidence = np.random.default_rng(seed), evidence_of(seed, hidden=False, count=100 * days)
+    day = np.arange(100 * days) // 100
+    lucky = random.normal(0, 0.3, days)[day]
+    assert evidence.champion is not None
+    nearer = evidence.labels[:, None] - evidence.outputs
+    outputs = np.clip(evidence.outputs + nearer * np.maximum(lucky, 0)[:, None], 0.01, 0.99)
+    champion = np.clip(evidence.champion + nearer * np.maximum(-lucky, 0)[:, None], 0.01, 0.99)
+    rows = evidence.rows.with_columns(pressure=pl.Series(random.normal(1013, 8, days)[day]))
+    blocks = day if blocked else None
+    return msgspec.structs.replace(evidence, rows=rows, outputs=outputs, champion=champion, blocks=blocks)
+
+
+def test_a_few_bad_days_are_no_group_whatever_the_weather_was() -> None:
+    """Twenty seeds; the control: with rows that count as independent the same evidence refuses often."""
+
+    def refused(blocked: bool) -> int:
+        found = (search.judge(stormy(seed, 12, blocked)) for seed in range(20))
+        return sum(one is not None and one.verdict == "refused" for one in found)
+
+    assert refused(blocked=True) <= 3 and refused(blocked=False) >= 10
+
+
+def test_a_week_is_too_short_to_find_groups_in() -> None:
+    verdict = search.judge(stormy(1, 7))
+    assert verdict is not None and verdict.verdict == "insufficient" and "7 independent blocks; 10" in verdict.why

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from orrery.gates.quality import enough_blocks
 from orrery.gates.verdict import Evidence, Verdict
 from orrery.stats import paired_interval
 from orrery.stats.checks import FloatArray
@@ -30,6 +29,8 @@ ALPHA = 0.05
 SEED = 0
 BLOCKS = 10
 """So many blocks can be halved, and both halves say something."""
+LEAST_BLOCKS = 5
+"""Blocks of a group in the other half below which it is not judged: it may be two bad days, whatever describes it."""
 
 Mask = np.ndarray[Any, Any]
 
@@ -48,11 +49,18 @@ def judge(evidence: Evidence) -> Verdict | None:
 
     Refused is a candidate that is worse than the champion by more than the margin in one of the groups that were found,
     on the rows that had no part in finding it, with certainty at 5 % over all of these groups together. Groups have at
-    least ``min_rows`` rows in each half. Halves are of independent blocks where there are ten.
+    least ``min_rows`` rows in each half. Where rows come in blocks the halves are of whole ones, of which ten are asked
+    for, and a group is judged on five at least: rows of two stormy days have much in common, such as the pressure.
     """
     rules = evidence.spec.gates.segments
     if not rules.search or evidence.champion is None:
         return None
+    days = BLOCKS if evidence.blocks is None else len(np.unique(evidence.blocks))
+    if days < BLOCKS:
+        why = (
+            f"The untouched rows are of {days} independent blocks; {BLOCKS} are asked for to find groups by themselves."
+        )
+        return Verdict(verdict="insufficient", why=why, numbers={"groups": 0})
     primary = evidence.spec.rollout.primary
     gains = row_losses(primary, evidence.champion, evidence.labels, own=evidence.own)
     gains = np.asarray(gains - row_losses(primary, evidence.outputs, evidence.labels, own=evidence.own))
@@ -75,9 +83,9 @@ def judge(evidence: Evidence) -> Verdict | None:
     table, refused = [], []
     for group in chosen:
         rows = np.flatnonzero(group.rows & ~found_in)
-        if len(rows) < rules.min_rows:
+        blocks = None if evidence.blocks is None else evidence.blocks[rows]
+        if len(rows) < rules.min_rows or (blocks is not None and len(np.unique(blocks)) < LEAST_BLOCKS):
             continue
-        blocks = None if evidence.blocks is None else enough_blocks(evidence.blocks[rows])
         gain = paired_interval(gains[rows], alpha=ALPHA / len(chosen), blocks=blocks)
         name = " and ".join(group.names)
         ends = {"low": gain.low, "high": gain.high}
@@ -97,9 +105,9 @@ def judge(evidence: Evidence) -> Verdict | None:
 
 
 def _half(count: int, blocks: Mask | None) -> Mask:
-    """Return which rows groups are found in: every other block, or where these are few half of the rows by lot."""
-    if blocks is not None and len(kinds := np.unique(blocks)) >= BLOCKS:
-        return np.asarray(np.searchsorted(kinds, blocks) % 2 == 0)
+    """Return which rows groups are found in: every other block, or where each row is one half of them by lot."""
+    if blocks is not None:
+        return np.asarray(np.searchsorted(np.unique(blocks), blocks) % 2 == 0)
     return np.asarray(np.random.default_rng(SEED).random(count) < 0.5)
 
 
