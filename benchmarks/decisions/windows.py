@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from harness import Outcome, table
-from retraining import BACK, DELAY, FIRST, LOOK, ROWS, SHARE, WINDOWS, Rows, World, slow, world
+from worlds import SHARE, Rows, World, slow, stream
 
 from orrery.stats import McNemarE, level, paired_interval
 from orrery.triggers.windows import ALPHA, pick
 
+ROWS, LOOK, DELAY, FIRST, BACK = 40_000, 250, 500, 2000, 2
+WINDOWS = (500, 2000, ROWS)
 SEEDS = 3
 EVERY = 4
 """Looks between two refreshes."""
@@ -36,6 +39,12 @@ def still(seed: int) -> Rows:
     rng = np.random.default_rng([seed, 12])
     x = rng.normal(size=(ROWS, 30))
     return x, (x @ np.full(30, 0.3) + rng.logistic(0, 0.5, ROWS) > 0).astype(int)
+
+
+def world(rows: Rows) -> World:
+    """What each model that could have been trained gets wrong."""
+    made = stream(rows, LOOK, DELAY)
+    return replace(made, lost=made.lost.astype(bool), probes=made.probes.astype(bool))
 
 
 def always(window: str) -> Rule:
@@ -76,7 +85,7 @@ def played(one: World, rule: Rule, every: int = EVERY) -> tuple[int, list[str]]:
     errors, taken = 0, []
     for at in range(FIRST // LOOK, ROWS // LOOK, every):
         taken.append(rule(probed(one, at)))
-        errors += int(one.wrong[at, PLACES[taken[-1]], at * LOOK : (at + every) * LOOK].sum())
+        errors += int(one.lost[at, PLACES[taken[-1]], at * LOOK : (at + every) * LOOK].sum())
     return errors, taken
 
 
@@ -96,9 +105,9 @@ def in_turn(one: World, every: int, at_once: bool) -> tuple[int, int, int]:
     the trainings, and how often a challenger won.
     """
     errors, trainings, won, trials, alpha = 0, 0, 0, 0, 0.05
-    champion = one.wrong[FIRST // LOOK, PLACES["all"]]
+    champion = one.lost[FIRST // LOOK, PLACES["all"]]
     for at in range(FIRST // LOOK, ROWS // LOOK, every):
-        line = [one.wrong[at, PLACES[name]] for name in best_two(probed(one, at))]
+        line = [one.lost[at, PLACES[name]] for name in best_two(probed(one, at))]
         trainings += len(line)
         if at_once or len(line) == 1:
             champion = line.pop(0)
@@ -125,8 +134,8 @@ def in_turn(one: World, every: int, at_once: bool) -> tuple[int, int, int]:
 def run(cache: Path, seed: int) -> Outcome:
     """Measure all of it."""
     lines, far, near, turns = [], [], [], []
-    for name, stream in (("turned twice", turned), ("slow turn", slow), ("still", still)):
-        worlds = [world(stream(seed + number)) for number in range(SEEDS)]
+    for name, rows in (("turned twice", turned), ("slow turn", slow), ("still", still)):
+        worlds = [world(rows(seed + number)) for number in range(SEEDS)]
         found = {words: [played(one, rule) for one in worlds] for words, rule in RULES.items()}
         errors = {words: sum(wrong for wrong, _ in each) for words, each in found.items()}
         fixed = [errors[words] for words in list(RULES)[:3]]
@@ -166,7 +175,7 @@ def _turns(worlds: list[World], every: int) -> list[str]:
     ahead = 0
     for one in worlds:
         for at in range(FIRST // LOOK, ROWS // LOOK, every):
-            wrong = one.wrong[at, :, at * LOOK : (at + every) * LOOK].sum(axis=1)
+            wrong = one.lost[at, :, at * LOOK : (at + every) * LOOK].sum(axis=1)
             ahead += int(min(wrong[PLACES[name]] for name in best_two(probed(one, at))))
     return [f"{every * LOOK:,}", *cells, f"{ahead / SEEDS:,.0f}"]
 

@@ -1,7 +1,8 @@
-"""Retraining when ADWIN alarms: ``python river_adwin.py WRONG.npz OUT.json LOOK DELAY FIRST``.
+"""Retraining when ADWIN alarms: ``python river_adwin.py WORLD.npz OUT.json``.
 
-``wrong`` says, for the model trained at each look on each window, which rows it gets wrong. An alarm trains at the next
-look, or so many rows later; every such wait and every window is tried, and what it costs is told for each.
+``lost`` says, for the model trained at each look on each window, the loss of each row; ``edges`` where looks begin,
+``known`` how many rows have labels by then, ``first`` who begins. An alarm trains at once, or some looks later; every
+such wait and every window is tried, and what it costs is told for each.
 """
 
 from __future__ import annotations
@@ -13,37 +14,40 @@ import sys
 import numpy as np
 from river import drift
 
-WAITS = (0, 500, 1000)
+WAITS = (0, 2, 4)
+"""Looks."""
 
 
-def follow(wrong: np.ndarray, window: int, wait: int, look: int, delay: int, first: int) -> tuple[int, list[int]]:
-    """Errors, and the looks at which it trained."""
-    model, detector = wrong[first // look, -1], drift.ADWIN()
-    due, errors, trained = math.inf, 0, []
-    said = np.zeros(wrong.shape[2], dtype=bool)
-    for row in range(first, wrong.shape[2]):
-        if row % look == 0 and row >= due:
-            model, detector, due = wrong[row // look, window], drift.ADWIN(), math.inf
-            trained.append(row // look)
-        said[row] = model[row]
-        errors += int(said[row])
-        if row - delay >= first:
-            detector.update(float(said[row - delay]))
+def follow(world: dict[str, np.ndarray], window: int, wait: int) -> tuple[float, int]:
+    """Loss, and the number of trainings."""
+    lost, edges, known, first = (world[name] for name in ("lost", "edges", "known", "first"))
+    model, detector, born = lost[first, -1], drift.ADWIN(), int(first)
+    due, total, trained = math.inf, 0.0, 0
+    said = np.zeros(lost.shape[2])
+    for at in range(int(first), len(edges) - 1):
+        for loss in said[max(known[at - 1], edges[born]) : known[at]].tolist():  # answers of this model
+            detector.update(loss)
             if detector.drift_detected and math.isinf(due):
-                due = row + 1 + wait
-    return errors, trained
+                due = at + wait
+        if at >= due:
+            model, detector, born, due = lost[at, window], drift.ADWIN(), at, math.inf
+            trained += 1
+        now = slice(edges[at], edges[at + 1])
+        said[now] = model[now]
+        total += float(said[now].sum())
+    return total, trained
 
 
-def main(path: str, out: str, look: int, delay: int, first: int) -> None:
-    wrong = np.load(path)["wrong"]
+def main(path: str, out: str) -> None:
+    world = dict(np.load(path))
     found = []
-    for window in range(wrong.shape[1]):
+    for window in range(world["lost"].shape[1]):
         for wait in WAITS:
-            errors, trained = follow(wrong, window, wait, look, delay, first)
-            found.append({"window": window, "wait": wait, "errors": errors, "trainings": len(trained)})
+            lost, trained = follow(world, window, wait)
+            found.append({"window": window, "wait": wait, "lost": lost, "trainings": trained})
     with open(out, "w") as file:
         json.dump(found, file)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))
+    main(sys.argv[1], sys.argv[2])

@@ -79,17 +79,35 @@ def test_throughput_measures_work_that_was_done(part: Any, tmp_path: Path) -> No
 
 def test_no_policy_beats_the_oracle(part: Any) -> None:
     """Whatever the models get wrong, what is best in hindsight costs least; and it trains where that is cheap."""
-    retraining, rng = part("retraining"), np.random.default_rng(6)
-    looks, windows, rows = retraining.ROWS // retraining.LOOK, len(retraining.WINDOWS), retraining.ROWS
-    quality = rng.uniform(0.1, 0.4, (looks, windows, looks))
-    draw = rng.random((looks, windows, rows), dtype=np.float32)
-    wrong = draw < np.repeat(quality, retraining.LOOK, axis=2)
-    world = retraining.World(wrong, wrong)
-    so_far = world.by_look
-    for cost in (10.0, 1000.0):
-        best = retraining.oracle(so_far, cost)[0]
-        per_look = np.diff(so_far[retraining.FIRST // retraining.LOOK, -1])
-        never = float(per_look[retraining.FIRST // retraining.LOOK :].sum())
-        ours = [retraining.orrery(world, cost, policy)[0] for policy in retraining.POLICIES]
-        assert best <= min(retraining.calendar(so_far, cost)[0], never, *ours)
-    assert retraining.oracle(so_far, 10.0)[0] < 0.9 * never
+    policies, worlds, rng = part("policies"), part("worlds"), np.random.default_rng(6)
+    looks, windows, rows = 60, 3, 100
+    lost = rng.random((looks, windows, looks * rows), dtype=np.float32) < np.repeat(
+        rng.uniform(0.1, 0.4, (looks, windows, looks)), rows, axis=2
+    )
+    edges = np.arange(looks + 1) * rows
+    about = {"edges": edges, "known": np.maximum(edges - 50, 0), "first": 8, "back": 2, "windows": ("a", "b", "all")}
+    for blocks in (None, np.arange(looks * rows) // 20):
+        world = worlds.World(lost.astype(np.float16), lost.astype(np.float16), **about, blocks=blocks)
+        so_far = world.so_far
+        for cost in (1.0, 100.0):
+            best = policies.oracle(world, so_far, cost)[0]
+            ours = [policies.orrery(world, cost, rule)[0] for rule in (policies.BEFORE, policies.NOW)]
+            assert best <= min(policies.calendar(world, so_far, cost)[0], world.never, *ours)
+        assert policies.oracle(world, so_far, 1.0)[0] < 0.9 * world.never
+
+
+def test_what_would_not_pay_for_its_training_is_not_even_probed(part: Any) -> None:
+    """A model goes bad at once: it is trained anew where that is cheap, and nothing is paid where it is dear."""
+    policies, worlds, rng = part("policies"), part("worlds"), np.random.default_rng(7)
+    looks, rows = 80, 100
+    edges = np.arange(looks + 1) * rows
+    old, new = rng.random((2, looks * rows)) < 0.1
+    bad = np.where(np.arange(looks * rows) < 3000, old, rng.random(looks * rows) < 0.4)
+    lost = np.repeat(bad[None, None], looks, axis=0)
+    lost[36:] = new
+    about = {"edges": edges, "known": np.maximum(edges - 50, 0), "first": 8, "back": 4, "windows": ("all",)}
+    world = worlds.World(lost.astype(np.float16), lost.astype(np.float16), **about)
+    assert policies.orrery(world, 10.0, policies.NOW)[2].startswith("1, ")
+    total, paid, _ = policies.orrery(world, 5000.0, policies.NOW)
+    assert (total, paid) == (world.never, 0)
+    assert policies.orrery(world, 5000.0, policies.BEFORE)[1] > 0  # the control
