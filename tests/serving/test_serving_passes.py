@@ -39,7 +39,7 @@ def test_who_shows_what_gets_what(server: Any) -> None:
     (server.home / ACCESS_FILE).touch()
     server.start(grpc_port=server.grpc_port)
     soon = time.time() + 3600
-    whole = {"hash": digest(WHOLE), "until": soon}
+    whole = {"hash": digest(WHOLE), "until": soon, "account": "mara"}
     mine = {"hash": digest(MINE), "until": soon, "models": ["n"]}
     ordered(server, whole, mine, {"hash": digest(OLD), "until": time.time() - 1})
 
@@ -60,7 +60,11 @@ def test_who_shows_what_gets_what(server: Any) -> None:
         assert (answer.status_code, answer.json()["error"]) == (404, absent)  # as if it were not there
 
     rpc = Caller(server.grpc_port)
-    assert rpc.call("ModelInfer", shown(WHOLE), model_name="m", inputs=[AGE]).model_version == "7"
+    said = {**shown(WHOLE), "x-caller": "somebody else", "x-request-id": "named"}
+    assert rpc.call("ModelInfer", said, model_name="m", inputs=[AGE]).model_version == "7"
+    assert server.http.post("/models/m/predict", json={"age": 40}, headers={**said, "x-request-id": "too"}).is_success
+    callers = {row["_id"]: row.get("_caller") for row in server.journal()}
+    assert callers["named#0"] == callers["too#0"] == "mara", "whose token it is, whatever the header says"
     assert rpc.refused("ModelInfer", model_name="m", inputs=[AGE])[0] == "UNAUTHENTICATED"
     assert rpc.refused("ModelInfer", shown(OLD), model_name="m", inputs=[AGE])[0] == "UNAUTHENTICATED"
     assert rpc.refused("ModelInfer", shown(MINE), model_name="m", inputs=[AGE])[0] == "NOT_FOUND"

@@ -103,11 +103,13 @@ class Pass(msgspec.Struct, frozen=True, kw_only=True):
     hash : SHA-256 of the token.
     until : when it runs out, in seconds since 1970.
     models : the models that it may ask; nothing for all.
+    account : whose it is.
     """
 
     hash: str
     until: float
     models: tuple[str, ...] | None = None
+    account: str = ""
 
 
 class Assignment(msgspec.Struct, frozen=True):

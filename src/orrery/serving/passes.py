@@ -22,12 +22,13 @@ class Guest:
     Parameters
     ----------
     models : what they may ask; nothing for all.
+    account : whose token they have shown; empty for anybody.
     """
 
-    __slots__ = ("models",)
+    __slots__ = ("account", "models")
 
-    def __init__(self, models: tuple[str, ...] | None = None) -> None:
-        self.models = models
+    def __init__(self, models: tuple[str, ...] | None = None, account: str = "") -> None:
+        self.models, self.account = models, account
 
     def sees(self, model: str) -> bool:
         """Say whether they may know of a model."""
@@ -81,4 +82,4 @@ class Passes:
         found = self._known.get(hashlib.sha256(shown.strip().encode()).hexdigest())
         if scheme.lower() != "bearer" or found is None or found.until <= time.time():
             raise NoPass("A token is needed here.", todo="orrery token create NAME --scope inference")
-        return Guest(found.models)
+        return Guest(found.models, found.account)

@@ -24,6 +24,7 @@ from orrery.serving.caller import caller_of
 from orrery.serving.door import Door
 from orrery.serving.explaining import wanted
 from orrery.serving.log import say
+from orrery.serving.passes import Guest
 from orrery.serving.refusals import code_of, said
 from orrery.serving.requests import Answer, Fields, request
 from orrery.serving.route import Route
@@ -176,7 +177,8 @@ class Rpc:
     async def _infer(self, asked: Any, fields: Fields, labels: list[str]) -> Any:
         began = time.perf_counter()
         service = self._service
-        route = self._find(fields, asked.model_name, asked.model_version)
+        guest = service.passes.guest(fields)
+        route = self._find(fields, asked.model_name, asked.model_version, guest)
         labels[:] = route.labels
         for each in (*asked.inputs, *asked.outputs):
             open_inference.refuse_parameters(each.name, each.parameters)
@@ -187,7 +189,7 @@ class Rpc:
         names = [output.name for output in asked.outputs]
         open_inference.check(names, route.slot)
         understood = request(tensors.columns_of(found, route.columns), asked.id or fields.get("x-request-id"))
-        understood.caller = caller_of(fields)
+        understood.caller = caller_of(fields, guest)
         understood.explain = wanted(_parameter(asked.parameters, "explain"))
         route = route.pick(understood)
         labels[:] = route.labels
@@ -197,8 +199,8 @@ class Rpc:
             service.metrics.durations.add(route.labels[:2], time.perf_counter() - began)
         return self._written(answer, names, bool(asked.raw_input_contents))
 
-    def _find(self, fields: Fields, name: str, version: str) -> Route:
-        guest = self._service.passes.guest(fields)
+    def _find(self, fields: Fields, name: str, version: str, guest: Guest | None = None) -> Route:
+        guest = guest or self._service.passes.guest(fields)
         return self._service.find(fields.get("orrery-environment", PRODUCTION), name, version, guest)
 
     def _written(self, answer: Answer, names: list[str], raw: bool) -> Any:

@@ -86,7 +86,7 @@ class Server:
             route = self._find(environment, parts, guest)
             try:
                 asked = READS[verb](given, route.slot, route.columns)
-                asked.request.caller = caller_of(fields)
+                asked.request.caller = caller_of(fields, guest)
                 if exchange.query and explains(exchange.query):
                     asked.request.explain = True
                 if asked.request.explain and not asked.explains:

@@ -60,7 +60,8 @@ def _passes(orrery: Orrery) -> Iterator[Pass]:
         if caller is not None:
             mine = tuple(name for name in models if caller.may("predict", name))
             whole = not key.project and caller.may("predict")
-            yield Pass(hash=key.hash, until=key.until.timestamp(), models=None if whole else mine)
+            models_of = None if whole else mine
+            yield Pass(hash=key.hash, until=key.until.timestamp(), models=models_of, account=key.account)
 
 
 def _slots(orrery: Orrery, model: ModelState, data: DataState, now: datetime) -> Iterator[Slot]:
