@@ -61,6 +61,15 @@ def test_the_hidden_group_is_named_by_its_conditions(days: int) -> None:
     assert "w1" not in verdict.why  # an entity is no group
 
 
+def test_what_no_request_brings_describes_no_group() -> None:
+    evidence = evidence_of(1, hidden=True)
+    told = (np.zeros((1, 1)), np.zeros((1, 1)), ["city"])
+    verdict = search.judge(msgspec.structs.replace(evidence, replayed=told))
+    assert verdict is not None and not any("city" in one["segment"] for one in verdict.numbers["segments"])
+    found = search.judge(evidence)
+    assert found is not None and any("city" in one["segment"] for one in found.numbers["segments"])  # the control
+
+
 def test_chance_refuses_seldom_and_without_the_other_half_often() -> None:
     refused = looked = 0
     for seed in range(60):

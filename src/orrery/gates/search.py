@@ -112,11 +112,15 @@ def _half(count: int, blocks: Mask | None) -> Mask:
 
 
 def _conditions(evidence: Evidence, found_in: Mask) -> Iterator[_Group]:
-    """Yield the rows of each category and of each bin; edges are of the half in which groups are found."""
+    """Yield the rows of each category and of each bin; edges are of the half in which groups are found.
+
+    What requests do not bring is no condition: a column that is known only afterwards describes no group.
+    """
     model = evidence.spec.model
+    _, _, absent = evidence.replayed or (None, None, ())
     for series in evidence.rows.get_columns():
         name = series.name
-        if name in (model.target, model.entity, model.time) or name.startswith("_"):
+        if name in (model.target, model.entity, model.time, *absent) or name.startswith("_"):
             continue
         missing = series.is_null().to_numpy()
         if series.dtype.is_numeric() and series.n_unique() > CATEGORIES:
