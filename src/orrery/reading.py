@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from orrery.access.homekey import home_key
 from orrery.app import Orrery
 from orrery.errors import NotFound, OrreryError
 from orrery.timeline.event import Event
@@ -24,10 +25,12 @@ class Served:
     ----------
     name, environment, version : which, where, and which version answered when this was made.
     address : of the inference server.
+    key : of the home folder, where the server wants to be shown something.
     """
 
-    def __init__(self, name: str, environment: str, version: int, address: str) -> None:
+    def __init__(self, name: str, environment: str, version: int, address: str, key: str = "") -> None:
         self.name, self.environment, self.version, self.address = name, environment, version, address
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def predict(self, rows: Any) -> pl.DataFrame:
         """Return the answer to each row, as the server says it.
@@ -49,7 +52,10 @@ class Served:
             rows = json.loads(frame.write_json())
         try:
             answer = httpx.post(
-                f"{self.address}/env/{self.environment}/models/{self.name}/predict", json=rows, timeout=60
+                f"{self.address}/env/{self.environment}/models/{self.name}/predict",
+                json=rows,
+                headers=self._headers,
+                timeout=60,
             )
         except httpx.HTTPError as error:
             raise OrreryError(f"The inference server does not answer: {error}.", todo="Start it: orrery up.") from error
@@ -102,7 +108,8 @@ def model(name: str, environment: str, home: str | None) -> Served:
         raise NotFound(f"No version of {name} answers in {environment}.")
     address = orrery.settings.home / "address.json"
     url = json.loads(address.read_text())["serving"] if address.exists() else orrery.settings.serving_url
-    return Served(name, environment, champion, url)
+    key = home_key(orrery.settings.home) if orrery.settings.access == "required" else ""
+    return Served(name, environment, champion, url, key)
 
 
 def predictions(name: str, environment: str, home: str | None) -> Frame:

@@ -9,6 +9,7 @@ import grpc
 import httpx
 import pytest
 
+from orrery.access.homekey import home_key
 from orrery.access.keys import digest
 from orrery.settings import ACCESS_FILE
 from serving.test_serving_grpc import Caller, tensor
@@ -51,6 +52,8 @@ def test_who_shows_what_gets_what(server: Any) -> None:
     assert asked(server, "/v2/health/ready").status_code == 200
 
     assert asked(server, "/models/m/predict", WHOLE).status_code == 200
+    assert asked(server, "/models/m/predict", home_key(server.home)).status_code == 200  # who owns the files
+    assert asked(server, "/models/m/predict", home_key(server.home)[:-1]).status_code == 401
     assert asked(server, "/v2/models", WHOLE).json() == {"models": ["m", "n"]}
     assert asked(server, "/models/n/predict", MINE).status_code == 200
     assert asked(server, "/v2/models", MINE).json() == {"models": ["n"]}

@@ -138,7 +138,7 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
             metrics,
             lambda: microseconds(clock.now()),
             version=version("orrery-ml"),
-            required=settings.access == "required",
+            key=key,
             replay=settings.replay,
         )
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(sheet.run())]

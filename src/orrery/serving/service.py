@@ -27,7 +27,7 @@ class Service:
     explaining : says why.
     now : the time.
     version : of orrery, for the metadata.
-    required : whether a token must be shown.
+    key : of the home folder, where a token must be shown; empty where none must.
     replay : whether a caller may say the time of a request.
     """
 
@@ -40,10 +40,10 @@ class Service:
         now: Now,
         *,
         version: str,
-        required: bool = False,
+        key: str = "",
         replay: bool = False,
     ) -> None:
-        self.passes = Passes(fleet, required=required)
+        self.passes = Passes(fleet, key)
         self.fleet, self.metrics, self.now = fleet, metrics, now
         self.version, self.replay = version, replay
         self._predictor, self._explaining = predictor, explaining

@@ -47,11 +47,12 @@ _RULES = """
     POST    /api/models/{model}/versions/{number}/promote  release  project
     POST    /api/models/{model}/versions/{number}/retire   release  project
 
-    GET     /mlflow*                                     read       *
-    POST    /mlflow*                                     track      *
-    PUT     /mlflow*                                     track      *
-    PATCH   /mlflow*                                     track      *
-    DELETE  /mlflow*                                     track      *
+    GET     /mlflow                                      read       *
+    GET     /mlflow/*                                    read       *
+    POST    /mlflow/*                                    track      *
+    PUT     /mlflow/*                                    track      *
+    PATCH   /mlflow/*                                    track      *
+    DELETE  /mlflow/*                                    track      *
 
     GET     /                                            anybody
     GET     /index                                       anybody
@@ -120,14 +121,14 @@ def rule_of(method: str, path: str, query: str = "") -> Rule | None:
     Rule(permission='train', where='project', name='tides')
     >>> rule_of("GET", "/git/tides.git/info/refs", "service=git-receive-pack")
     Rule(permission='push', where='project', name='tides')
-    >>> rule_of("PUT", "/api/models/tides/train")
+    >>> rule_of("PUT", "/api/models/tides/train") or rule_of("POST", "/mlflow-x/versions/1/conquer")
     """
     if _TRICKS.search(path):
         return None
     if path == "/git" or path.startswith("/git/"):
         return _rule_of_git(method, path, query)
     method = "GET" if method in ("HEAD", "OPTIONS") else method
-    if method == "GET" and not path.startswith(("/api/", "/mlflow", "/static/")):
+    if method == "GET" and not path.startswith(("/api/", "/mlflow/", "/static/")):
         path = path.removesuffix(".json")  # what a page shows, for programs
     for known, pattern, permission, where in _TABLE:
         if known == method and (match := pattern.fullmatch(path)):

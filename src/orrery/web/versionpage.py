@@ -119,7 +119,7 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         gates=[_gate(version, gate, verdict) for gate, verdict in version.gates.items()],
         segments=list(segments.get("segments") or []),
         insufficient=list(segments.get("insufficient") or []),
-        approvals=version.approvals,
+        approvals=[one for one in version.approvals if version.stands(one)],
         waiting=[(place, role) for one, place, role in model.waiting() if one.number == number],
         facts=_facts(facts),
         params=dict(facts.get("params") or {}),
@@ -171,7 +171,9 @@ def _gate(version: Version, name: str, verdict: dict[str, Any]) -> Gate:
     numbers = [
         (key, value) for key, value in (verdict.get("numbers") or {}).items() if not isinstance(value, list | dict)
     ]
-    over = next((f"{one.actor}: {one.why}" for one in version.approvals if one.gate == name), "")
+    over = next(
+        (f"{one.actor}: {one.why}" for one in version.approvals if one.gate == name and version.stands(one)), ""
+    )
     return Gate(name, str(verdict.get("verdict", "")), str(verdict.get("why", "")), numbers, over)
 
 
