@@ -14,10 +14,11 @@ import pytest
 
 from actions.conftest import predicted
 from orrery import spec as specs
+from orrery.actions import train as train_module
 from orrery.actions.desk import Desk
 from orrery.actions.probe import probe
 from orrery.actions.train import train
-from orrery.actions.windows import try_windows
+from orrery.actions.windows import try_windows, windows_of
 from orrery.app import Orrery
 from orrery.settings import SETTINGS, load
 from orrery.timeline.event import Draft
@@ -138,6 +139,21 @@ def test_untouched_rows_from_all_times_do_not_speak_for_the_past(desk: Desk) -> 
     assert choice.window == "10d" and sample is not None
     assert choice.judged < len(sample.rows) / 3
     assert ((sample.outputs[:, 0] - sample.labels) ** 2).mean() > 0.4  # on all untouched rows it is the worse one
+
+
+def test_windows_that_hold_the_same_rows_are_one(desk: Desk) -> None:
+    """Thirty days, of which the newest seven are untouched: 23 are left to learn from."""
+    frame = rows(30, 4)
+    for windows, differ in (
+        (["all", "90d", "24d", "22d"], ["all", "22d"]),
+        (["90d", "60d", "23d"], ["90d"]),
+    ):
+        spec = {**SPEC, "triggers": {**SPEC["triggers"], "windows": windows}}
+        pushed(desk, spec)
+        run = asked(desk, arrived(desk, frame), run=f"r{len(windows)}")
+        assert windows_of(desk, run, specs.from_dict(spec)) == differ
+    window, choice = train_module._window(desk, desk.orrery.model("toy"), run, specs.from_dict(spec))
+    assert (window, choice) == ("90d", None)  # nothing was probed: there is nothing to choose
 
 
 @pytest.mark.slow

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from orrery.access.homekey import home_key, training_pass
 from orrery.actions.desk import TRAINING, Desk, limits_of, threads
 from orrery.errors import ProjectFailed
 from orrery.spec import Spec, to_dict
 from orrery.timeline.state import ModelState, Run
+from orrery.training.split import event_times, untouched
 from orrery.types import parse_duration
 from orrery.workers.contained import run as run_contained
 
@@ -85,6 +89,20 @@ def _tracking(desk: Desk, project: str, spec: Spec) -> dict[str, str]:
         lasts = parse_duration(spec.resources.wall).total_seconds()
         found["MLFLOW_TRACKING_TOKEN"] = training_pass(home_key(desk.settings.home), project, lasts)
     return found
+
+
+def span_of(desk: Desk, run: Run, spec: Spec) -> timedelta:
+    """Return the time from the oldest row that may be learnt from to the newest; no end where rows have no time."""
+    time = spec.model.time
+    for name in spec.data.values():
+        version = desk.orrery.lake.version(name, run.data[name])
+        rows = pl.scan_parquet(_exported(desk, name, version.version, version.digest))
+        if time and {time, spec.model.target} <= set(rows.collect_schema()):
+            moments = event_times(rows.select(time).collect(), spec)
+            oldest, newest = moments.min(), moments.max()
+            if isinstance(oldest, datetime) and isinstance(newest, datetime):
+                return newest - oldest - untouched(spec)
+    return timedelta.max
 
 
 def _threads(desk: Desk) -> dict[str, str]:

@@ -13,7 +13,7 @@ from orrery.actions.desk import Desk
 from orrery.actions.losses import own_losses
 from orrery.actions.project import run_project
 from orrery.actions.repair import repair
-from orrery.actions.windows import try_windows
+from orrery.actions.windows import try_windows, windows_of
 from orrery.pipeline.artifact import read_manifest
 from orrery.pipeline.verdict import read_verdict
 from orrery.spec import Spec
@@ -117,6 +117,9 @@ def _window(desk: Desk, model: ModelState, run: Run, spec: Spec) -> tuple[str, C
         return spec.rollout.redesign.window, None
     if not spec.triggers.windows:
         return spec.rollout.refresh.window, None
+    longest, *others = windows_of(desk, run, spec)
+    if not others:
+        return longest, None  # the other windows hold all rows, too
     chosen, _ = try_windows(desk, model, run, spec)
     return chosen.window, chosen
 
@@ -148,7 +151,7 @@ def _promised(out: Path, spec: Spec, own: Own) -> dict[str, Any]:
     losses = row_losses(primary, outputs, labels, cap=bound_of(primary, scale, own), own=own)
     interval = paired_interval(losses)
     high = interval.high if np.isfinite(interval.high) else float(losses.mean())
-    means = {name: float(row_losses(name, outputs, labels, own=own).mean()) for name in own}
+    means = {primary: float(losses.mean())} if primary in own else {}
     return {"classes": list(manifest.classes), "scale": scale, "expected_loss": high, "metrics": means}
 
 

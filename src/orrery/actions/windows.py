@@ -13,7 +13,7 @@ import polars as pl
 from orrery.actions.desk import Desk
 from orrery.actions.gate import blocks_of
 from orrery.actions.losses import own_losses
-from orrery.actions.project import run_project
+from orrery.actions.project import run_project, span_of
 from orrery.errors import ProjectFailed
 from orrery.pipeline.artifact import read_manifest
 from orrery.spec import Spec
@@ -35,6 +35,11 @@ class Sample:
     result: dict[str, Any]
 
 
+def windows_of(desk: Desk, run: Run, spec: Spec) -> list[str]:
+    """Return the windows that differ on the data of a refresh, the longest first."""
+    return candidates(spec, span_of(desk, run, spec))
+
+
 def try_windows(desk: Desk, model: ModelState, run: Run, spec: Spec) -> tuple[Choice, Sample | None]:
     """Probe each window of a refresh on a share of its rows; return the choice, and the probe of the chosen one.
 
@@ -44,7 +49,7 @@ def try_windows(desk: Desk, model: ModelState, run: Run, spec: Spec) -> tuple[Ch
     """
     samples: dict[str, Sample] = {}
     failed: dict[str, str] = {}
-    windows = candidates(spec)
+    windows = windows_of(desk, run, spec)
     for window in windows:
         try:
             samples[window] = _probed(desk, model, run, spec, window)
@@ -77,4 +82,9 @@ def _compared(samples: dict[str, Sample], failed: dict[str, str], spec: Spec, sh
     losses = {name: one.losses[places] for name, one in samples.items()}
     blocks = blocks_of(some.rows, spec.model.time)
     learned = {name: int(one.result["probe_rows"]) for name, one in samples.items()}
-    return pick(losses, learned, spec.rollout.primary, None if blocks is None else blocks[places], failed)
+    spent = {
+        name: [{fact: step[fact] for fact in ("key", "cpu_seconds")} for step in one.result.get("steps") or []]
+        for name, one in samples.items()
+    }
+    here = None if blocks is None else blocks[places]
+    return pick(losses, learned, spec.rollout.primary, here, failed, spent)

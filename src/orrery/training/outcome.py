@@ -9,7 +9,9 @@ import polars as pl
 
 from orrery.errors import OrreryError
 from orrery.pipeline.manifest import FloatArray, Manifest
+from orrery.pipeline.own_loss import own_losses
 from orrery.pipeline.predictor import Predictor, label_codes
+from orrery.spec import Spec
 
 _CHECKED_ROWS = 20
 _EQUAL = 1e-9
@@ -43,6 +45,17 @@ def losses(manifest: Manifest, output: FloatArray, target: pl.Series) -> dict[st
             "zero_one": of_row.zero_one(best, labels),
         }
     return {name: float(values.mean()) for name, values in rows.items()}
+
+
+def own_means(predictor: Predictor, spec: Spec, output: FloatArray, target: pl.Series) -> dict[str, float]:
+    """Mean of each loss that the project itself defines; arguments as of :func:`losses`."""
+    if not spec.losses:
+        return {}
+    asked, labels = (predictor.checkout, predictor.manifest), label_codes(predictor.manifest, target)
+    return {
+        name: float(own_losses(*asked, one.function, one.bound, output, labels).mean())
+        for name, one in spec.losses.items()
+    }
 
 
 def row_wise(predictor: Predictor, holdout: pl.DataFrame) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from orrery.pipeline.pipeline import Pipeline
 from orrery.pipeline.predictor import Predictor, method_of
 from orrery.pipeline.serving_plan import ServingPlan, features_of, plan_serving, upstream
 from orrery.spec import from_dict
-from orrery.training.outcome import losses, row_wise
+from orrery.training.outcome import losses, own_means, row_wise
 from orrery.training.split import event_times, recent, split
 from orrery.types import digest, format_instant
 
@@ -230,6 +230,7 @@ class Training:
         consistency = row_wise(predictor, holdout)
         self.warnings += consistency.pop("warnings")
         metrics = losses(manifest, output, holdout.get_column(manifest.target))
+        metrics |= own_means(predictor, self._spec, output, holdout.get_column(manifest.target))
         said = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"judged        {said} on {holdout.height} untouched rows", flush=True)
         return {"ok": True, "metrics": metrics, "consistency": consistency, "error": None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -55,6 +55,15 @@ def split(frame: pl.DataFrame, spec: Spec) -> tuple[pl.DataFrame, pl.DataFrame]:
             todo="Bring more rows, or set another [gates] holdout.",
         )
     return train, untouched
+
+
+def untouched(spec: Spec) -> timedelta:
+    """Return for how long the newest rows are held out; nothing where a share of all is."""
+    try:
+        float(spec.gates.holdout)
+    except ValueError:
+        return parse_duration(spec.gates.holdout)
+    return timedelta()
 
 
 def recent(frame: pl.DataFrame, spec: Spec, window: str) -> pl.DataFrame:

@@ -28,6 +28,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     against : the longer window that it was compared with; empty for the longest.
     gain, low : by how much its loss is lower than that one's, and the lower end of the interval.
     failed : why there is no loss.
+    steps : of the pipeline, each with its ``key`` in the cache and the ``cpu_seconds`` that it took here.
     """
 
     window: str
@@ -37,6 +38,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     gain: float | None = None
     low: float | None = None
     failed: str = ""
+    steps: list[dict[str, Any]] = []
 
     def sentence(self) -> str:
         """Say it to people."""
@@ -88,8 +90,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return {**msgspec.to_builtins(self), "says": self.sentence()}
 
 
-def candidates(spec: Spec) -> list[str]:
+def candidates(spec: Spec, span: timedelta = timedelta.max) -> list[str]:
     """Return the windows that a refresh chooses from, the longest first; one where the project names no others.
+
+    Parameters
+    ----------
+    spec : the project file.
+    span : from the oldest row to the newest: of the windows that hold all of it only the longest is worth a probe.
 
     Examples
     --------
@@ -99,7 +106,8 @@ def candidates(spec: Spec) -> list[str]:
     ['all', '12w', '31d']
     """
     named = spec.triggers.windows or (spec.rollout.refresh.window,)
-    return sorted(named, key=lambda name: window_length(name) or timedelta.max, reverse=True)
+    longest, *others = sorted(named, key=lambda name: window_length(name) or timedelta.max, reverse=True)
+    return [longest, *(name for name in others if (window_length(name) or timedelta.max) <= span)]
 
 
 def pick(
@@ -108,6 +116,7 @@ def pick(
     metric: str,
     blocks: np.ndarray[Any, Any] | None = None,
     failed: Mapping[str, str] | None = None,
+    steps: Mapping[str, list[dict[str, Any]]] | None = None,
 ) -> Choice:
     """Take the longest window that no shorter one is known to beat.
 
@@ -123,6 +132,7 @@ def pick(
     metric : what the losses are.
     blocks : for each row its day: rows of one day depend on each other.
     failed : windows whose probe failed, and why.
+    steps : what each probe ran; see :class:`Tried`.
     """
     tried = [Tried(window=name, failed=why) for name, why in (failed or {}).items()]
     longest = stands = next(iter(losses or failed or {}))
@@ -133,6 +143,7 @@ def pick(
             gain, low, _ = paired_interval(losses[stands] - mine, alpha, blocks)
             found = {"against": stands, "gain": gain, "low": low if np.isfinite(low) else None}
             stands = name if low > 0 else stands
+        found["steps"] = (steps or {}).get(name, [])
         tried.append(Tried(window=name, rows=rows[name], loss=float(mine.mean()), **found))
     order = sorted(tried, key=lambda one: window_length(one.window) or timedelta.max, reverse=True)
     return Choice(window=stands, metric=metric, judged=len(losses.get(stands, ())), tried=order)
