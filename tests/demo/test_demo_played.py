@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from orrery.app import Orrery
-from orrery.data.predictions import logged
-from orrery.demo.flights import CELSIUS
+from orrery.data.predictions import LabelTable, logged
+from orrery.demo.flights import CELSIUS, UNWARNED
 from orrery.demo.main import CALM
 from orrery.settings import SETTINGS
 from orrery.timeline.event import Event
@@ -38,6 +38,7 @@ MACHINE: dict[str, tuple[str, ...]] = {
     "tested": ("why", "data.output", "data.seconds"),
     "trained": (
         *("data.artifact", "data.tracking_run", "data.cpu_seconds", "data.seconds"),
+        "data.windows.tried.*.steps.*.cpu_seconds",
         *("data.steps.*.cached", "data.steps.*.reason", "data.steps.*.cpu_seconds", "data.steps.*.seconds"),
     ),
     "gated": ("data.gates.latency.why", "data.gates.latency.numbers"),
@@ -128,6 +129,24 @@ def test_the_injected_incident_was_set_aside_and_the_timeline_says_so(played: Pl
         whole = answered.filter(answered["_at"].dt.date().is_in(sorted(celsius)))
         assert len(masked) in (0, len(whole)) and whole["_output"].null_count() == 0  # answered without it
         orrery.timeline.engine.dispose()
+
+
+@pytest.mark.parametrize("part", [(), (CALM,)], ids=["with incidents", "without"])
+def test_what_orrery_decides_by_is_used(played: Played, part: tuple[str, ...]) -> None:
+    """Windows that are probed, a loss of the project's own, a business metric."""
+    orrery, name, end = played.orrery(*part), "flight-delay", parse_instant("2100-01-01")
+    chosen = [event.data for event in orrery.timeline.read(name, kinds=("trained",)) if "windows" in event.data]
+    assert chosen and all(one["window"] in [tried["window"] for tried in one["windows"]["tried"]] for one in chosen)
+    assert all(tried["loss"] > 0.0 and tried["steps"] for one in chosen for tried in one["windows"]["tried"])
+    gates = [event.data["gates"] for event in orrery.timeline.read(name, kinds=("gated",))][1:]
+    assert len({one["advice"]["why"] for one in gates}) > 1
+    values = LabelTable(orrery.lake, name, UNWARNED).known(None, end)
+    served = logged(orrery.lake, name, "production", None, end)["_at"].dt.date()
+    assert set(values["entity"]) == {str(day) for day in served}
+    assert values["label"].is_between(0.0, 60.0).all() and values["label"].n_unique() > 0.9 * len(values)
+    looks = [event for event in orrery.timeline.read(name, kinds=("compared",)) if "(guard)" in event.why]
+    assert any(f"{UNWARNED} " in event.why and "days before; evidence" in event.why for event in looks)
+    orrery.timeline.engine.dispose()
 
 
 def test_the_two_years_are_one_until_the_first_incident(played: Played) -> None:

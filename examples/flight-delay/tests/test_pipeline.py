@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import losses
 import numpy as np
 import pipeline
 import polars as pl
@@ -65,6 +66,15 @@ def test_the_model_learns_what_makes_flights_late(flights):
     said, late = fitted.predict_proba(inputs[1500:])[:, 1], flights["late"][1500:].to_numpy()
     constant = flights["late"][:1500].mean()
     assert np.mean((said - late) ** 2) < 0.9 * np.mean((constant - late) ** 2)
+
+
+def test_warning_from_the_threshold_on_costs_least_where_probabilities_are_true():
+    assert (losses.advice(1, 0.2), losses.advice(1, 0.3), losses.advice(0, 0.2)) == (1.0, 0.0, 0.0)
+    for probability in (0.1, 0.29, 0.31, 0.9):
+        silent, warned = (
+            probability * losses.advice(1, said) + (1 - probability) * losses.advice(0, said) for said in (0.0, 1.0)
+        )
+        assert (warned < silent) == (probability > losses.WARNED)
 
 
 def test_the_same_seed_gives_the_same_model(flights):

@@ -149,6 +149,7 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
             pairs = _pairs(rows, lane.champion, challenger.version, policy)
             brought = valued_units(*about, since, until) if challenger.role == "canary" else None
             found = compare_once(before, pairs, policy, classes, until, own=own, business=brought, **told)
+    days: list[DayFinding] = []
     if challenger.role == "guard" and lane.since:
         days = _days(desk, model, policy, lane.since, until)
         found = with_days(found, days, len(by(policy.rollout.business, "day")), policy.rollout.alpha)
@@ -169,7 +170,8 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
             actor="orrery/rollout",
             why=f"{served}Version {challenger.version} ({challenger.role}) beside version {lane.champion}: {effect}; "
             f"evidence {found.evidence:.3g} for, {found.counter:.3g} against: "
-            f"{'; '.join([found.decision, *found.broken])}.",
+            f"{'; '.join([found.decision, *found.broken])}."
+            + "".join(f" {one.why}." for one in days if not found.broken),
             model=model.name,
             version=challenger.version,
             environment=action.environment,

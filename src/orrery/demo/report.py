@@ -14,6 +14,7 @@ from orrery.app import Orrery
 from orrery.data.predictions import logged
 from orrery.demo.baselines import Outcome
 from orrery.stats.measure import row_losses
+from orrery.timeline.state import Version
 from orrery.types import PRODUCTION, parse_instant
 
 
@@ -26,7 +27,7 @@ class Row:
     policy, incidents : which, and whether the incidents were injected.
     brier, log_loss : means over all flights that got a label.
     calibration : mean over the months of the distance between what was said and what was seen.
-    trainings, cpu_seconds : trainings (probes included), and their cost.
+    trainings, cpu_seconds : how many, and their cost, with that of the probes that chose their rows.
     repairs, promotions, rollbacks, refused : what else was done; promotions do not count the first version.
     """
 
@@ -59,9 +60,15 @@ def costs_of(orrery: Orrery, name: str) -> dict[str, float]:
     """Return what each step cost when it really ran, whether or not a later training took it from the cache."""
     costs: dict[str, float] = {}
     for version in orrery.model(name).versions.values():
-        for step in version.facts.get("steps") or []:
+        for step in _steps(version):
             costs[step["key"]] = max(costs.get(step["key"], 0.0), float(step["cpu_seconds"]))
     return costs
+
+
+def _steps(version: Version) -> list[dict[str, Any]]:
+    """Return the steps of a training, with those of the probes that chose its window."""
+    tried = (version.facts.get("windows") or {}).get("tried") or []
+    return [*(version.facts.get("steps") or []), *(step for one in tried for step in one.get("steps") or [])]
 
 
 def _cost(steps: Sequence[Mapping[str, Any]], costs: Mapping[str, float]) -> float:
@@ -81,7 +88,7 @@ def of_orrery(orrery: Orrery, name: str, truth: pl.DataFrame, incidents: bool) -
         policy="orrery",
         incidents=incidents,
         trainings=len(trained),
-        cpu_seconds=sum(_cost(version.facts.get("steps") or [], costs) for version in trained),
+        cpu_seconds=sum(_cost(_steps(version), costs) for version in trained),
         repairs=sum(event.data.get("change") == "repair" for event in moved),
         promotions=sum(event.kind == "promoted" and event.data.get("change") != "repair" for event in moved) - 1,
         rollbacks=sum(event.kind == "rolled_back" for event in moved),

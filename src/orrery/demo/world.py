@@ -57,6 +57,7 @@ class World:
         self._orrery = Orrery(settings)
         self._model = model
         self._serving = httpx.Client(base_url=settings.serving_url, timeout=60)
+        self._said: dict[date, pl.DataFrame] = {}
         self._by_day = {day: flights.on(model.told, day) for day in flights.days(model.told)}
 
     def begin(self, first: date, last: date) -> None:
@@ -82,16 +83,23 @@ class World:
             key=f"{model.dataset}-{day}",
             occurred_at=morning,
         )
+        if (said := self._said.pop(day, None)) is not None:
+            value = flights.unwarned_wait(landed.join(said, on="flight_id", how="left"))
+            counted = pl.DataFrame({"entity": [str(day)], "label": [value], "at": [morning]})
+            self._orrery.add_values(model.name, flights.UNWARNED, counted, key=f"{model.name}-{day}")
 
     def ask(self, day: date) -> None:
         """Send a day's requests to the inference server, and wait until the challengers have seen them too."""
         requests = flights.requests_for(self._day(day), day)
+        said: list[float] = []
         for number, part in enumerate(requests.iter_slices(ROWS_PER_REQUEST)):
             body = {"id": f"{part['flight_id'][0]}.{number}", "inputs": [_tensor(one) for one in part.get_columns()]}
             path = f"/v2/models/{self._model.name}/infer"
             answer = self._serving.post(path, json=body, headers={"Prefer": "wait-shadow"})
             if answer.status_code != 200:
                 raise OrreryError(f"{self._model.name} did not answer: {answer.status_code} {answer.text[:500]}")
+            said += answer.json()["outputs"][0]["data"]
+        self._said[day] = requests.select("flight_id", said=pl.Series(said, dtype=pl.Float64))
 
     def _day(self, day: date) -> pl.DataFrame:
         """Return the flights of a day, none where the year has none."""
