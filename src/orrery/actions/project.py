@@ -106,8 +106,14 @@ def span_of(desk: Desk, run: Run, spec: Spec) -> timedelta:
 
 
 def _threads(desk: Desk) -> dict[str, str]:
-    """Return how many threads a training may use: workers train at the same time, and threads that wait spin."""
-    return threads(max(1, (os.cpu_count() or 1) // desk.settings.workers))
+    """Return how many threads a training may use: workers train at the same time, and threads that wait spin.
+
+    Who shares the machine with others says it by ``OMP_NUM_THREADS``.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return threads(
+        int(said) if said.isdigit() and int(said) else max(1, (os.cpu_count() or 1) // desk.settings.workers)
+    )
 
 
 def _exported(desk: Desk, name: str, version: int, key: str) -> Path:

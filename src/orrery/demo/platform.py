@@ -45,7 +45,8 @@ class Platform:
                 words,
                 stdout=log,
                 stderr=log,
-                env={**environment, "ORRERY_CLOCK": "replay"},
+                # Two of them and the blind calendars share the machine: threads that wait for each other spin.
+                env={**environment, "ORRERY_CLOCK": "replay", "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
                 preexec_fn=end_with_parent,
             )
