@@ -244,6 +244,7 @@ def test_days_that_are_worse_bring_the_former_champion_back(desk: Desk, sold: fl
     for place, (day, value) in enumerate(days):
         came(desk, "sales", (f"{day:%Y-%m-%d}", value * (1.0 + 0.05 * (place % 3 - 1)), day + DAY))
     found, moved, why = compared(desk, 14)
-    assert moved == kinds and ("sales" in why) == bool(kinds) == ("sales" in found.why)
+    assert moved == kinds and ("sales" in why) == bool(kinds)
+    assert "sales" in found.why  # a look quotes the days whatever they say
     if kinds:
         assert "Days, not versions, were compared" in why and desk.orrery.model("toy").lane("production").champion == 1

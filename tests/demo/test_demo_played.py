@@ -41,6 +41,7 @@ MACHINE: dict[str, tuple[str, ...]] = {
         "data.windows.tried.*.steps.*.cpu_seconds",
         *("data.steps.*.cached", "data.steps.*.reason", "data.steps.*.cpu_seconds", "data.steps.*.seconds"),
     ),
+    "approved": ("data.evidence",),  # a digest of the verdicts, which the measured latency is among
     "gated": ("data.gates.latency.why", "data.gates.latency.numbers"),
 }
 """What two runs do not share: the order in which two processes write, random names, folders, measured seconds, and what

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from orrery.actions.desk import Desk
@@ -30,12 +31,12 @@ def own_losses(desk: Desk, spec: Spec, python: str, artifact: Path) -> Iterator[
     with ExitStack() as ends:
         running: list[ModelProcess] = []
 
-        def process() -> ModelProcess:
+        def asked(function: str, bound: float, outputs: FloatArray, labels: FloatArray) -> FloatArray:
             if not running:
                 running.append(ends.enter_context(desk.command_of(python, artifact, spec).process(60.0, desk.warm)))
-            return running[0]
+            return running[0].loss(function, bound, outputs, labels)
 
-        yield _asking(spec, process)
+        yield _losses(spec, asked)
 
 
 @contextmanager
@@ -45,17 +46,26 @@ def own_losses_of(desk: Desk, model: ModelState, version: Version) -> Iterator[O
     The process starts with the first loss that is asked for, and stays: the next look asks the same one.
     """
     spec = model.spec_of(version.commit)
+
+    def asked(function: str, bound: float, outputs: FloatArray, labels: FloatArray) -> FloatArray:
+        command = desk.command(model, version)
+        process = desk.standing(command)
+        try:
+            return process.loss(function, bound, outputs, labels)
+        except ProjectFailed:
+            if process.alive:  # it answered, and what it said is the project's
+                raise
+        # It may have been killed since the look before, by nobody's fault: another one tells.
+        desk.let_go()
+        return desk.standing(command).loss(function, bound, outputs, labels)
+
     try:
-        yield _asking(spec, lambda: desk.standing(desk.command(model, version)))
+        yield _losses(spec, asked)
     except ProjectFailed:
         desk.let_go()  # whatever it has come to, nobody asks it again
         raise
 
 
-def _asking(spec: Spec, process: Callable[[], ModelProcess]) -> Own:
-    """Return the losses of a project file, computed by a process that is asked for when the first one is."""
-
-    def asked(function: str, bound: float) -> Callable[[FloatArray, FloatArray], FloatArray]:
-        return lambda outputs, labels: process().loss(function, bound, outputs, labels)
-
-    return {name: OwnLoss(one.bound, asked(one.function, one.bound)) for name, one in spec.losses.items()}
+def _losses(spec: Spec, asked: Callable[[str, float, FloatArray, FloatArray], FloatArray]) -> Own:
+    """Return the losses of a project file; ``asked`` computes one, given its function and bound."""
+    return {name: OwnLoss(one.bound, partial(asked, one.function, one.bound)) for name, one in spec.losses.items()}
