@@ -23,7 +23,7 @@ from orrery.access.keys import Keys
 from orrery.access.roles import DATA, OWNER, Caller
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.loop import decide
-from orrery.review import commands as review
+from orrery.review.orders import ReviewOrders
 from orrery.rollout import moves
 from orrery.settings import Settings, load
 from orrery.timeline import schema
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from orrery.spec import Spec
 
 
-class Orrery:
+class Orrery(ReviewOrders):
     """One orrery: its timeline, its data and the commands that change it, for one caller.
 
     Parameters
@@ -195,28 +195,6 @@ class Orrery:
     def append(self, drafts: Sequence[Draft], *, model_at: dict[str, int] | None = None) -> list[Event]:
         """Append events; the registry's aliases follow them in the same transaction."""
         return self.timeline.append(drafts, within=follow_with_aliases, model_at=model_at)
-
-    @needs("review")
-    def approve(
-        self, name: str, version: int, *, why: str, actor: str, environment: str = "", role: str = "", gate: str = ""
-    ) -> list[Event]:
-        """Say yes to a version, or override a gate that refused it."""
-        said = {"why": why, "actor": actor, "environment": environment, "role": role, "gate": gate}
-        person, caller = self.accounts.person, self.caller
-
-        def signs(role: str) -> bool:
-            return caller.may_sign(role, name)
-
-        try:
-            return self.order(name, lambda model: review.approve(model, version, **said, person=person, signs=signs))
-        except review.OwnWork as error:
-            self.denials.note(actor, "review", error.what, project=name, version=version, of_model=True)
-            raise
-
-    @needs("review")
-    def reject(self, name: str, version: int, *, why: str, actor: str) -> list[Event]:
-        """Say no to a version; its author gets an issue."""
-        return self.order(name, lambda model: review.reject(model, version, why=why, actor=actor))
 
     @needs("release")
     def promote(

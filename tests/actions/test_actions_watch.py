@@ -92,6 +92,18 @@ def test_each_monitor_has_its_own_alarm_and_issue(watched: Watched) -> None:
     assert watched.open_issues() == ["decay: 9."]
 
 
+def test_an_alarm_that_repeats_while_its_issue_is_open_opens_no_second(watched: Watched) -> None:
+    watched.look("features")
+    watched.look(quiet=("features",))
+    (issue,) = watched.orrery.model("tides").issues
+    watched.orrery.reopen_issue("tides", issue, why="I do not believe it.", actor="nora")
+    kinds = watched.look("features", "decay")
+    assert Counter(kinds)["alarmed"] == 2 and Counter(kinds)["issue_opened"] == 1
+    assert sorted(watched.open_issues()) == ["decay: 9.", "features: 9."]
+    (linked,) = watched.orrery.timeline.named(watched.orrery.model("tides").issues[issue].events)
+    assert (linked.kind, linked.data["look"]) == ("alarmed", 1)
+
+
 def test_a_look_that_is_written_twice_is_there_once(watched: Watched) -> None:
     kinds = Counter(watched.look("features", twice=True))
     assert kinds["watched"] == kinds["alarmed"] == kinds["issue_opened"] == 1

@@ -78,3 +78,19 @@ def test_the_doctor_looks_at_everything(orrery, opened: Orrery) -> None:
     sick = orrery("doctor", "--json")
     assert sick.code == 1
     assert [line["name"] for line in sick.lines() if not line["ok"]] == ["database"]
+
+
+def test_issues(orrery, opened: Orrery) -> None:
+    [told] = orrery(
+        "issue", "open", "tides", "A gauge is stuck", "--why", "Since noon", "--to", "pia", "--json"
+    ).lines()
+    id_ = told["data"]["issue"]
+    assert orrery("issue", "comment", "tides", id_[:6], "It is the third.", "--version", 2).code == 0
+    assert orrery("issue", "assign", "tides", id_, "olaf").code == 0
+    [listed] = orrery("issue", "list", "tides", "--json").lines()
+    assert (listed["id"], listed["owner"], listed["comments"]) == (id_, "olaf", 1)
+    assert "A gauge is stuck" in orrery("issue", "list").out
+    assert orrery("issue", "close", "tides", id_, "--why", "Mended").code == 0
+    assert orrery("issue", "list", "tides", "--json").lines() == []
+    assert orrery("issue", "reopen", "tides", id_, "--why", "Stuck again").code == 0
+    assert opened.model("tides").issues[id_].kept

@@ -148,6 +148,8 @@ ORDERS = [
     ("POST", f"{M}/rollback"),
     ("POST", f"{M}/events"),
     ("POST", f"{M}/train"),
+    ("POST", f"{M}/issues"),
+    *(("POST", f"{M}/issues/gates3/{order}") for order in ("comment", "assign", "close", "reopen")),
     ("POST", "/api/data/flights"),
 ]
 PLAIN = {f"{M}/labels", "/api/serving/report", "/api/clock"}
@@ -174,7 +176,12 @@ def test_every_route_that_changes_something_is_known_to_these_tests(web: httpx.C
         for method in methods
         if method != "get"
     }
-    known = {(method, path.replace("/5", "/{number}").replace("/1", "/{number}")) for method, path in ORDERS}
+    names = {"/5": "/{number}", "/1": "/{number}", "gates3": "{issue}"}
+    known = set()
+    for method, path in ORDERS:
+        for value, name in names.items():
+            path = path.replace(value, name)
+        known.add((method, path))
     assert found == known | {("POST", path) for path in PLAIN}
 
 
@@ -286,3 +293,18 @@ def test_values_of_a_business_metric_come_where_labels_come(web: httpx.Client) -
     assert "no business metric 'delay'" in said["what"] and "delays" in said["todo"]
     words = {"labels": [{"entity": "2013-07-01", "label": "many"}]}
     refused(web.post(f"{M}/labels", params={"metric": "delays"}, json=words), 422)
+
+
+def test_issues_are_opened_and_closed(web: httpx.Client) -> None:
+    body = {"title": "Why so early?", "why": "Since May.", "version": 2}
+    opened = web.post(f"{M}/issues", json=body)
+    assert opened.status_code == 201 and opened.json()["events"][0]["kind"] == "issue_opened"
+    id_ = opened.json()["events"][0]["data"]["issue"]
+    assert web.post(f"{M}/issues/{id_}/comment", json={"why": "See.", "event": 3}).status_code == 201
+    assert web.post(f"{M}/issues/{id_}/assign", json={"why": "See.", "owner": "olaf"}).status_code == 201
+    assert web.post(f"{M}/issues/{id_}/close", json={"why": "Done."}).status_code == 201
+    assert web.post(f"{M}/issues/{id_}/close", json={"why": "Done."}).status_code == 403
+    assert web.post(f"{M}/issues/{id_}/reopen", json={"why": "Not done."}).status_code == 201
+    assert web.post(f"{M}/issues/{id_}/close", json={}).status_code == 422
+    mine = next(one for one in web.get(f"{M}/issues").json() if one["id"] == id_)
+    assert (mine["owner"], mine["comments"], mine["closed"]) == ("olaf", 1, None)

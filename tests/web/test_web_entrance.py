@@ -26,7 +26,7 @@ from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotFound
 from orrery.settings import Settings
 from orrery.source.http import git_app
-from orrery.web.forms import OF_MODEL, OF_VERSION
+from orrery.web.forms import OF_ISSUE, OF_MODEL, OF_VERSION
 from orrery.web.rules import rule_of
 from orrery.web.server import create
 
@@ -34,7 +34,8 @@ MODEL = "flight-delay"
 BY = {"by": "tom", "why": "For the test."}
 PASSWORD = "the moons of Jupiter are four"
 WHY = {"why": "Because the test says so."}
-FILLED = {"model": MODEL, "name": "flights", "number": "5", "sha": "c0ffee5"}
+OF_PART = {"/versions/": OF_VERSION, "/issues/": OF_ISSUE}
+FILLED = {"issue": "decay200", "model": MODEL, "name": "flights", "number": "5", "sha": "c0ffee5"}
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def addresses() -> list[tuple[str, str]]:
     found = []
     for route in _flat(app.routes):
         if isinstance(route, APIRoute):
-            orders = OF_VERSION if "{order}" in route.path and "versions" in route.path else OF_MODEL
+            orders = next((of for part, of in OF_PART.items() if part in route.path), OF_MODEL)
             paths = [route.path.replace("{order}", one) for one in orders] if "{order}" in route.path else [route.path]
             found += [(method, path) for method in route.methods for path in paths]
         elif isinstance(route, Mount):

@@ -23,6 +23,8 @@ PAGES = [
     "/data/flights",
     "/flight-delay",
     "/flight-delay/orders",
+    "/flight-delay/issues",
+    "/flight-delay/issues/gates3",
     "/flight-delay/versions/3",
     "/flight-delay/versions/5",
     "/flight-delay/versions/3/why",
@@ -328,3 +330,22 @@ def test_pages_are_read_while_the_timeline_grows(web: httpx.Client, year: Orrery
         facts = {"issue": f"new-{number}", "title": "t", "owner": "nora"}
         year.append([Draft(kind="issue_opened", actor="a", why="b", model="flight-delay", data=facts)])
     assert set(answers) == {200} and len(answers) == 45 and number > 5
+
+
+def test_issues_are_opened_and_discussed_by_forms(web: httpx.Client, year: Orrery) -> None:
+    page = web.get("/flight-delay/issues").text
+    assert "It leaks the target." in page and "Open an issue" in page
+    form = {"title": "Why so early?", "why": "Since May.", "actor": "mara", "version": "v2", "event": "#3"}
+    answer = web.post("/flight-delay/orders/issue", data=form)
+    assert answer.status_code == 303 and answer.headers["location"] == "/flight-delay/issues?done=issue"
+    issue = list(year.model("flight-delay").issues.values())[-1]
+    path = f"/flight-delay/issues/{issue.id}"
+    for order, more in (("comment", {}), ("assign", {"owner": "olaf"}), ("close", {}), ("reopen", {})):
+        done = web.post(f"{path}/{order}", data={"why": f"Because of {order}.", "actor": "mara", **more})
+        assert done.status_code == 303 and done.headers["location"] == f"{path}?done={order}"
+    text = web.get(path).text
+    assert all(f"Because of {order}." in text for order in ("comment", "assign", "close", "reopen"))
+    assert "for olaf" in text and "What it is about" in text
+    assert web.post(f"{path}/conquer", data=form).status_code == 404
+    assert web.post(f"{path}/comment", data={**form, "version": "x"}).status_code == 422
+    assert web.get("/flight-delay/issues/nothing").status_code == 404

@@ -47,7 +47,7 @@ MEANING: dict[str, str] = {
     "train": "ask for a training",
     "data": "add data, labels and values of business metrics",
     "track": "write runs and artifacts with an MLflow client",
-    "note": "note an event of the world around the model",
+    "note": "note an event of the world around the model; open, discuss and close issues",
     "review": "approve and reject versions, override a gate",
     "release": "promote, roll back and retire versions",
     "delete": "delete a version's files",

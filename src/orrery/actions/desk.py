@@ -209,8 +209,19 @@ def threads(share: int) -> dict[str, str]:
     return {name: str(share) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
-def failure(action: Action, stage: str, error: str, *, owner: str, output: str = "", final: bool = True) -> list[Draft]:
-    """Return the events of a step that failed for good: the failure, and an issue to the owner."""
+def failure(
+    model: ModelState,
+    action: Action,
+    stage: str,
+    error: str,
+    *,
+    owner: str,
+    output: str = "",
+    final: bool = True,
+) -> list[Draft]:
+    """Return the events of a step that failed for good: the failure, and an issue of it if none is open."""
+    about = action.args.get("commit") or action.args.get("run") or action.version or ""
+    cause = f"failed:{stage}:{action.environment}:{about}"
     facts = {"stage": stage, "error": error, "output": output[-4000:], "final": final, **action.args}
     failed = Draft(
         id=action.event_id("failed"),
@@ -230,9 +241,15 @@ def failure(action: Action, stage: str, error: str, *, owner: str, output: str =
         model=action.model,
         version=action.version,
         environment=action.environment,
-        data={"issue": digest(action.key)[:12], "title": failed.why, "owner": owner},
+        data={
+            "issue": digest(action.key)[:12],
+            "title": failed.why,
+            "owner": owner,
+            "cause": cause,
+            "events": [failed.id],
+        },
     )
-    return [failed, issue]
+    return [failed] if model.open_issue(cause) else [failed, issue]
 
 
 def owner_of(model: ModelState, commit: str = "") -> str:

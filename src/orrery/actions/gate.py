@@ -80,7 +80,7 @@ def gate(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     if not ok:
         owner = owner_of(model, version.commit)
         title = f"The gates refused version {version.number}. {why}"
-        facts = {"issue": digest(action.key)[:12], "title": title, "owner": owner}
+        facts = {"issue": digest(action.key)[:12], "title": title, "owner": owner, "cause": f"refused:{action.version}"}
         drafts.append(
             Draft(
                 id=action.event_id("issue"),

@@ -108,9 +108,12 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
             "answer": finding.answer,
             "trains": finding.trains,
         }
-        issue = {"issue": issue_of(model, name, action), "title": finding.why, "owner": owner_of(model)}
-        drafts.append(said("alarm", name, "alarmed", finding.why, facts))
-        drafts.append(said("issue", name, "issue_opened", finding.why, issue))
+        alarm, cause = said("alarm", name, "alarmed", finding.why, facts), f"alarm:{action.environment}:{name}"
+        drafts.append(alarm)
+        if model.open_issue(cause) is None:
+            issue = {"issue": issue_of(model, name, action), "title": finding.why, "owner": owner_of(model)}
+            linked = {**issue, "cause": cause, "events": [alarm.id]}
+            drafts.append(said("issue", name, "issue_opened", finding.why, linked))
     for name in found.quiet:
         if name in lane.alarms:
             why = f"The cause of the alarm of {lane.alarms[name]['at']:%Y-%m-%d} is gone."

@@ -198,7 +198,7 @@ class Worker:
             commit = model.runs[action.args["run"]].commit
         owner = owner_of(model, commit)
         with contextlib.suppress(OrreryError):
-            self.orrery.append(failure(action, stage, error, owner=owner, output=output))
+            self.orrery.append(failure(model, action, stage, error, owner=owner, output=output))
 
     def _mark(self) -> object:
         replayed = self.orrery.clock.now() if self.orrery.settings.replay else None

@@ -119,5 +119,5 @@ def retired(model: ModelState, lane: Lane, challenger: Challenger, why: str) -> 
         commit = model.commits[model.versions[challenger.version].commit]
         issue = f"{model.name}-{challenger.version}-{lane.environment}-{challenger.since:%Y%m%d%H%M%S}"
         owner = str(commit.spec["model"].get("owner") or commit.author)
-        facts = {"issue": issue, "title": why, "owner": owner}
+        facts = {"issue": issue, "title": why, "owner": owner, "cause": f"breach:{issue}"}
         yield Draft(kind="issue_opened", data=facts, **about)  # type: ignore[arg-type]

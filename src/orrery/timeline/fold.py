@@ -321,12 +321,39 @@ def _issue_opened(state: ModelState, event: Event) -> None:
         owner=event.data.get("owner", ""),
         version=event.version,
         opened_by=event.actor,
+        why=event.why,
+        cause=event.data.get("cause", ""),
+        versions=[event.version] if event.version is not None else [],
+        events=event.data.get("events", []),
     )
 
 
-def _issue_closed(state: ModelState, event: Event) -> None:
-    if issue := state.issues.get(event.data["issue"]):
-        issue.closed = event.occurred_at
+def _of_issue(change: Callable[[Issue, Event], None]) -> Callable[[ModelState, Event], None]:
+    def handle(state: ModelState, event: Event) -> None:
+        issue = state.issues.get(event.data["issue"])
+        if issue is not None:
+            change(issue, event)
+
+    return handle
+
+
+def _issue_commented(issue: Issue, event: Event) -> None:
+    issue.comments += 1
+    more = [] if event.version is None or event.version in issue.versions else [event.version]
+    issue.versions = [*issue.versions, *more]
+    issue.events = [*issue.events, *(one for one in event.data.get("events", []) if one not in issue.events)]
+
+
+def _issue_assigned(issue: Issue, event: Event) -> None:
+    issue.owner = event.data["owner"]
+
+
+def _issue_closed(issue: Issue, event: Event) -> None:
+    issue.closed, issue.closed_by, issue.closed_why = event.occurred_at, event.actor, event.why
+
+
+def _issue_reopened(issue: Issue, event: Event) -> None:
+    issue.closed, issue.closed_by, issue.closed_why, issue.kept = None, "", "", True
 
 
 def _end_tenure(lane: Lane, at: datetime) -> None:
@@ -360,5 +387,8 @@ _HANDLERS: dict[str, Callable[[ModelState, Event], None]] = {
     "alarmed": _alarmed,
     "quieted": _quieted,
     "issue_opened": _issue_opened,
-    "issue_closed": _issue_closed,
+    "issue_commented": _of_issue(_issue_commented),
+    "issue_assigned": _of_issue(_issue_assigned),
+    "issue_closed": _of_issue(_issue_closed),
+    "issue_reopened": _of_issue(_issue_reopened),
 }

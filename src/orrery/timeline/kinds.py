@@ -22,8 +22,12 @@ KINDS: dict[str, str] = {
     "approved": "A person said yes. data: role, or gate (a refused gate overridden); evidence (digest of what was "
     "approved: it holds for that only).",
     "rejected": "A person said no. data: role.",
-    "issue_opened": "Something waits for a person. data: issue, title, owner.",
+    "issue_opened": "Something waits for a person. data: issue, title, owner, cause (while an issue of it is "
+    "open, there is no second), events (ids of those it is about).",
+    "issue_commented": "Somebody said something about it. data: issue, events.",
+    "issue_assigned": "Somebody else looks after it. data: issue, owner.",
     "issue_closed": "It waits no more. data: issue.",
+    "issue_reopened": "It waits again, until a person closes it. data: issue.",
     # rollout
     "challenged": "A version began to run beside the champion. data: role (shadow, canary, arm or guard), until, "
     "change; of a canary or an arm also share, steps, unit.",

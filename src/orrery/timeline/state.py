@@ -16,7 +16,7 @@ from orrery import spec as specs
 from orrery.spec import Spec
 from orrery.types import PRODUCTION, digest, percent
 
-FORM = 6
+FORM = 7
 """Raise it when the meaning of a stored state changes: older ones are then folded anew."""
 
 
@@ -192,7 +192,18 @@ class Issue(msgspec.Struct, kw_only=True):
     owner: str
     version: int | None
     opened_by: str = ""
+    why: str = ""
+    cause: str = ""
+    """What it is about, for a program: while an issue of a cause is open, there is no second."""
+    versions: list[int] = []
+    events: list[str] = []
+    """Ids of events that it is linked to."""
+    comments: int = 0
     closed: datetime | None = None
+    closed_by: str = ""
+    closed_why: str = ""
+    kept: bool = False
+    """Whether a person opened it again: then only a person closes it."""
 
 
 class ModelState(msgspec.Struct, kw_only=True):
@@ -232,6 +243,11 @@ class ModelState(msgspec.Struct, kw_only=True):
         if champion is not None:
             return self.spec_of(champion.commit)
         return self.spec_of(next(reversed(self.commits))) if self.commits else None
+
+    def open_issue(self, cause: str) -> Issue | None:
+        """Return the open issue of a cause, if there is one."""
+        fits = (one for one in self.issues.values() if cause and one.cause == cause and one.closed is None)
+        return next(fits, None)
 
     def waiting(self) -> list[tuple[Version, str, str]]:
         """Return what waits for a review: version, environment, role."""

@@ -230,6 +230,11 @@ class Timeline:
                 for row in block:
                     yield _event(row)
 
+    def named(self, ids: Sequence[str]) -> list[Event]:
+        """Return the events of these ids, in order; those that are not there are left out."""
+        with self.reading() as connection:
+            return sorted(_known(connection, ids), key=lambda event: event.seq)
+
     def head(self, model: str | None = None) -> tuple[int, str]:
         """Return seq and hash of the newest event, ``(0, GENESIS)`` where there is none."""
         if model is None:

@@ -255,9 +255,16 @@ class Assigner:
             "issue": draft.id[:12],
             "title": words,
             "owner": str(commit.spec["model"].get("owner") or commit.author),
+            "cause": f"failed:serving:{slot.environment}:{slot.version}",
+            "events": [draft.id],
         }
         opened = msgspec.structs.replace(draft, id=digest(f"issue/{draft.id}"), kind="issue_opened", data=issue)
-        orrery.order(slot.model, lambda model: [draft, opened, *self._give_way(model, slot, words)])
+
+        def told(model: ModelState) -> list[Draft]:
+            issue = [] if model.open_issue(opened.data["cause"]) else [opened]
+            return [draft, *issue, *self._give_way(model, slot, words)]
+
+        orrery.order(slot.model, told)
 
     def _give_way(self, model: ModelState, slot: Slot, words: str) -> list[Draft]:
         """Return the events after which another version is in the place of one that cannot be served.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, quote, urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
@@ -61,6 +61,35 @@ def _event(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> No
     orrery.event(model, why=why, actor=actor, occurred_at=form.get("occurred_at") or None)
 
 
+def _issue(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> None:
+    said = {"owner": form.get("owner", ""), "version": _number(form, "version"), "event": _number(form, "event")}
+    orrery.open_issue(model, form.get("title", ""), why=why, actor=actor, **said)  # type: ignore[arg-type]
+
+
+def _comment(orrery: Orrery, model: str, issue: str, why: str, actor: str, form: Fields) -> None:
+    said = {"version": _number(form, "version"), "event": _number(form, "event")}
+    orrery.comment_issue(model, issue, why=why, actor=actor, **said)
+
+
+def _assign(orrery: Orrery, model: str, issue: str, why: str, actor: str, form: Fields) -> None:
+    orrery.assign_issue(model, issue, owner=form.get("owner", ""), why=why, actor=actor)
+
+
+def _close(orrery: Orrery, model: str, issue: str, why: str, actor: str, form: Fields) -> None:
+    orrery.close_issue(model, issue, why=why, actor=actor)
+
+
+def _reopen(orrery: Orrery, model: str, issue: str, why: str, actor: str, form: Fields) -> None:
+    orrery.reopen_issue(model, issue, why=why, actor=actor)
+
+
+def _number(form: Fields, name: str) -> int | None:
+    text = form.get(name, "").strip().lstrip("v#")
+    if text and not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise NotUnderstood(f"{text!r} is not a number.", safe="Nothing was changed.")
+    return int(text) if text else None
+
+
 OF_VERSION: dict[str, Callable[[Orrery, str, int, str, str, Fields], None]] = {
     "approve": _approve,
     "reject": _reject,
@@ -72,6 +101,13 @@ OF_MODEL: dict[str, Callable[[Orrery, str, str, str, Fields], None]] = {
     "rollback": _rollback,
     "train": _train,
     "event": _event,
+    "issue": _issue,
+}
+OF_ISSUE: dict[str, Callable[[Orrery, str, str, str, str, Fields], None]] = {
+    "comment": _comment,
+    "assign": _assign,
+    "close": _close,
+    "reopen": _reopen,
 }
 
 
@@ -92,7 +128,17 @@ async def order_of_model(request: Request, orrery: Here, model: str, order: str)
         raise NotFound(f"There is no order {order!r}.")
     form, why, actor = await _read(request)
     await run_in_threadpool(OF_MODEL[order], orrery, model, why, actor, form)
-    return _back(f"/{model}/orders", order)
+    return _back(f"/{model}/{'issues' if order == 'issue' else 'orders'}", order)
+
+
+@router.post("/{model}/issues/{issue}/{order}")
+async def order_of_issue(request: Request, orrery: Here, model: str, issue: str, order: str) -> Response:
+    """Carry out what a form on an issue's page says."""
+    if order not in OF_ISSUE:
+        raise NotFound(f"There is no order {order!r}.")
+    form, why, actor = await _read(request)
+    await run_in_threadpool(OF_ISSUE[order], orrery, model, issue, why, actor, form)
+    return _back(f"/{model}/issues/{quote(issue, safe='')}", order)
 
 
 async def _read(request: Request) -> tuple[Fields, str, str]:

@@ -18,6 +18,7 @@ from orrery.web.wire import answer, body_of, says, takes
 
 router = APIRouter(prefix="/api", tags=["order"], dependencies=[Depends(known_query)])
 VERSION = "/models/{model}/versions/{number}"
+ISSUE = "/models/{model}/issues/{issue}"
 
 
 def _events(found: list[Event]) -> Response:
@@ -94,6 +95,68 @@ async def rollback(request: Request, orrery: Here, actor: Actor, model: str) -> 
             orrery.rollback, model, why=body.why, actor=actor, environment=body.environment, to=body.to
         )
     )
+
+
+@router.post(
+    "/models/{model}/issues",
+    status_code=201,
+    responses=says(wire.Events, status=201),
+    openapi_extra=takes(wire.IssueOrder),
+)
+async def open_issue(request: Request, orrery: Here, actor: Actor, model: str) -> Response:
+    """Open an issue."""
+    body = await body_of(request, wire.IssueOrder)
+    said = {"owner": body.owner, "version": body.version, "event": body.event}
+    return _events(
+        await run_in_threadpool(lambda: orrery.open_issue(model, body.title, why=body.why, actor=actor, **said))  # type: ignore[arg-type]
+    )
+
+
+@router.post(
+    f"{ISSUE}/comment",
+    status_code=201,
+    responses=says(wire.Events, status=201),
+    openapi_extra=takes(wire.CommentOrder),
+)
+async def comment_issue(request: Request, orrery: Here, actor: Actor, model: str, issue: str) -> Response:
+    """Say something about an issue."""
+    body = await body_of(request, wire.CommentOrder)
+    said = {"version": body.version, "event": body.event}
+    return _events(
+        await run_in_threadpool(lambda: orrery.comment_issue(model, issue, why=body.why, actor=actor, **said))
+    )
+
+
+@router.post(
+    f"{ISSUE}/assign",
+    status_code=201,
+    responses=says(wire.Events, status=201),
+    openapi_extra=takes(wire.AssignOrder),
+)
+async def assign_issue(request: Request, orrery: Here, actor: Actor, model: str, issue: str) -> Response:
+    """Let somebody else look after an issue."""
+    body = await body_of(request, wire.AssignOrder)
+    return _events(
+        await run_in_threadpool(orrery.assign_issue, model, issue, owner=body.owner, why=body.why, actor=actor)
+    )
+
+
+@router.post(
+    f"{ISSUE}/close", status_code=201, responses=says(wire.Events, status=201), openapi_extra=takes(wire.CloseOrder)
+)
+async def close_issue(request: Request, orrery: Here, actor: Actor, model: str, issue: str) -> Response:
+    """Close an issue."""
+    body = await body_of(request, wire.CloseOrder)
+    return _events(await run_in_threadpool(orrery.close_issue, model, issue, why=body.why, actor=actor))
+
+
+@router.post(
+    f"{ISSUE}/reopen", status_code=201, responses=says(wire.Events, status=201), openapi_extra=takes(wire.CloseOrder)
+)
+async def reopen_issue(request: Request, orrery: Here, actor: Actor, model: str, issue: str) -> Response:
+    """Open a closed issue again."""
+    body = await body_of(request, wire.CloseOrder)
+    return _events(await run_in_threadpool(orrery.reopen_issue, model, issue, why=body.why, actor=actor))
 
 
 @router.post(

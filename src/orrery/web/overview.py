@@ -1,4 +1,4 @@
-"""The pages over all models: projects, reviews, issues."""
+"""The pages over all models: projects, reviews."""
 
 from __future__ import annotations
 
@@ -71,29 +71,6 @@ class ReviewsPage(Page):
     reviews: list[wire.ReviewAnswer]
 
 
-@dataclass(frozen=True)
-class OpenIssue:
-    """One issue."""
-
-    model: str
-    id: str
-    at: datetime
-    title: str
-    owner: str
-    version: int | None
-    closed: datetime | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class IssuesPage(Page):
-    """What waits for a person, and what did."""
-
-    template = "issues.html"
-
-    open: list[OpenIssue]
-    closed: list[OpenIssue]
-
-
 def projects_page(orrery: Orrery) -> ProjectsPage:
     """Return the page of all models."""
     projects = [_project(orrery, orrery.model(name)) for name in orrery.models()]
@@ -143,18 +120,3 @@ def place(lane: Lane) -> Place:
 def reviews_page(orrery: Orrery) -> ReviewsPage:
     """Return the page of what waits for a decision."""
     return ReviewsPage(title="Reviews", reviews=reviews(orrery))
-
-
-def issues_page(orrery: Orrery) -> IssuesPage:
-    """Return the page of the issues of all models, the newest first."""
-    found = [
-        OpenIssue(name, one.id, one.at, one.title, one.owner, one.version, one.closed)
-        for name in orrery.models()
-        for one in orrery.model(name).issues.values()
-    ]
-    found.sort(key=lambda one: one.at, reverse=True)
-    return IssuesPage(
-        title="Issues",
-        open=[one for one in found if one.closed is None],
-        closed=[one for one in found if one.closed is not None][:200],
-    )

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from orrery.web.asking import Here, known_query
 from orrery.web.datapage import data_page, dataset_page
+from orrery.web.issuepage import issue_page, issues_page, model_issues_page
 from orrery.web.modelpage import model_page, orders_page
-from orrery.web.overview import issues_page, projects_page, reviews_page
+from orrery.web.overview import projects_page, reviews_page
 from orrery.web.render import show
 from orrery.web.versionpage import DONE, commit_page, version_page
 from orrery.web.whypage import why_page
@@ -71,6 +72,20 @@ def why(request: Request, orrery: Here, model: str, number: int) -> Response:
 def commit(request: Request, orrery: Here, model: str, sha: str) -> Response:
     """Show one commit."""
     return show(request, commit_page(orrery, model, sha))
+
+
+@router.get("/{model}/issues")
+@router.get("/{model}/issues.json")
+def model_issues(request: Request, orrery: Here, model: str, done: str = "") -> Response:
+    """Show what waits for a person about a model."""
+    return show(request, model_issues_page(orrery, model, DONE.get(done, "")))
+
+
+@router.get("/{model}/issues/{issue}")
+@router.get("/{model}/issues/{issue}.json")
+def issue(request: Request, orrery: Here, model: str, issue: str, done: str = "") -> Response:
+    """Show one issue."""
+    return show(request, issue_page(orrery, model, issue, DONE.get(done, "")))
 
 
 @router.get("/{model}/orders")

@@ -36,6 +36,11 @@ _RULES = """
     GET     /api/models/{model}/timeline                 read       project
     GET     /api/models/{model}/at                       read       project
     GET     /api/models/{model}/issues                   read       project
+    POST    /api/models/{model}/issues                   note       project
+    POST    /api/models/{model}/issues/{issue}/comment   note       project
+    POST    /api/models/{model}/issues/{issue}/assign    note       project
+    POST    /api/models/{model}/issues/{issue}/close     note       project
+    POST    /api/models/{model}/issues/{issue}/reopen    note       project
     POST    /api/models/{model}/rollback                 release    project
     POST    /api/models/{model}/events                   note       project
     POST    /api/models/{model}/train                    train      project
@@ -63,6 +68,8 @@ _RULES = """
     GET     /{model}/versions/{number}                   read       project
     GET     /{model}/versions/{number}/why               read       project
     GET     /{model}/commits/{sha}                       read       project
+    GET     /{model}/issues                              read       project
+    GET     /{model}/issues/{issue}                      read       project
     GET     /{model}/orders                              read       project
     GET     /{model}                                     read       project
     POST    /{model}/versions/{number}/approve           review     project
@@ -73,6 +80,11 @@ _RULES = """
     POST    /{model}/orders/rollback                     release    project
     POST    /{model}/orders/train                        train      project
     POST    /{model}/orders/event                        note       project
+    POST    /{model}/orders/issue                        note       project
+    POST    /{model}/issues/{issue}/comment              note       project
+    POST    /{model}/issues/{issue}/assign               note       project
+    POST    /{model}/issues/{issue}/close                note       project
+    POST    /{model}/issues/{issue}/reopen               note       project
 """
 _GIT = re.compile(r"/git/([^/]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-pack)")
 _TRICKS = re.compile(r"//|/\.{1,2}(?:/|$)|\\|[\x00-\x1f\x7f]|%(?:2e|2f|5c|00)", re.IGNORECASE)

@@ -24,6 +24,11 @@ DONE = {
     "rollback": "Rolled back.",
     "train": "A training is asked for.",
     "event": "Noted.",
+    "issue": "The issue is open.",
+    "comment": "Said.",
+    "assign": "Assigned.",
+    "close": "Closed.",
+    "reopen": "Open again.",
 }
 """Order -> what a page says when it came back from it."""
 

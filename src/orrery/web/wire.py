@@ -63,6 +63,37 @@ class RollbackOrder(Body):
     to: int | None = None
 
 
+class IssueOrder(Body):
+    """A new issue; ``event`` is the number of an event that it is about."""
+
+    title: Annotated[str, Meta(pattern=r"\S", max_length=300)]
+    why: Why
+    owner: Annotated[str, Meta(max_length=256)] = ""
+    version: int | None = None
+    event: int | None = None
+
+
+class CommentOrder(Body):
+    """Something said about an issue, which may link it to a version or an event."""
+
+    why: Why
+    version: int | None = None
+    event: int | None = None
+
+
+class AssignOrder(Body):
+    """Who looks after an issue from now on."""
+
+    why: Why
+    owner: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class CloseOrder(Body):
+    """Close an issue, or open it again."""
+
+    why: Why
+
+
 class BusinessEvent(Body):
     """Something that happened in the world around a model."""
 
@@ -329,6 +360,7 @@ class Taken(Answer):
 
 _TYPES: list[Any] = [
     *(ApproveOrder, RejectOrder, PromoteOrder, RetireOrder, RollbackOrder, BusinessEvent, TrainOrder, Labels, Report),
+    *(IssueOrder, CommentOrder, AssignOrder, CloseOrder),
     *(ClockOrder, Refusal, Events, ModelAnswer, VersionAnswer, ReviewAnswer, StatusAnswer, DataVersion, AddedAnswer),
     *(LabelsAnswer, VerdictAnswer, Taken, Assignment, Version, Issue, Dataset, ServedAt),
 ]
