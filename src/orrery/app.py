@@ -33,14 +33,16 @@ from orrery.timeline.state import Dataset, ModelState
 from orrery.timeline.states import States
 from orrery.timeline.store import Timeline, connect
 from orrery.triggers.due import Cause, trigger
-from orrery.types import PRODUCTION, digest, parse_instant
+from orrery.types import PRODUCTION, check_name, digest, parse_instant
 from orrery.workers.action import Action
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from orrery.data.contract import Contract
     from orrery.data.labels import Accepted
     from orrery.data.lake import Lake
+    from orrery.data.personal import Privacy
     from orrery.data.scores import AnomalyScores
     from orrery.spec import Spec
 
@@ -89,6 +91,15 @@ class Orrery(ReviewOrders):
         if self._whole is not self:
             return self._whole.anomaly_scores
         return AnomalyScores(self.states, self.settings.home)
+
+    @cached_property
+    def privacy(self) -> Privacy:
+        """What keeps personal values from being written in the clear."""
+        from orrery.data.personal import Privacy
+
+        if self._whole is not self:
+            return self._whole.privacy
+        return Privacy(self.settings, lambda: self.states.data().erased)
 
     # --- for whom --------------------------------------------------------------------------------------------------
 
@@ -268,7 +279,7 @@ class Orrery(ReviewOrders):
                 raise NotAllowed(f"{name} has no champion to repair.")
             sha = champion.commit if champion else commits[-1].sha
             datasets = model.commits[sha].spec["data"].values()
-            missing = [one for one in datasets if one not in data.datasets]
+            missing = [one for one in datasets if one not in data.datasets or not data.datasets[one].version]
             if missing:
                 raise NotFound(
                     f"There is no dataset {missing[0]!r} yet.", todo=f"orrery data add {missing[0]} FILES..."
@@ -310,7 +321,42 @@ class Orrery(ReviewOrders):
             why=why,
             key=key or None,
             occurred_at=occurred_at,
+            privacy=self.privacy,
         )
+
+    @needs("data", of="dataset")
+    def change_contract(self, name: str, contract: Contract, *, why: str, actor: str) -> list[Event]:
+        """Put a contract in force, for rows that come from now on; also before the first rows.
+
+        Raises
+        ------
+        NotAllowed
+            If it marks a column otherwise than the rows are written that are there.
+        """
+        from orrery.data.contract import Contract
+        from orrery.data.rules import check_marks
+
+        check_name(name, "name of a dataset")
+        known = self.states.data().datasets.get(name)
+        if known is not None and known.rows and known.contract:
+            check_marks(name, Contract.from_dict(known.contract), contract)
+        data = {"dataset": name, "contract": contract.to_dict(), "digest": contract.digest}
+        return self.append([Draft(kind="contract_changed", actor=actor, why=why, data=data)])
+
+    def personal(self, spec: Spec) -> dict[str, str]:
+        """Return the columns that a model's datasets mark as personal, and what becomes of each."""
+        found = self.states.data().datasets
+        contracts = (found[name].contract or {} for name in spec.data.values() if name in found)
+        columns = (item for contract in contracts for item in contract.get("columns", {}).items())
+        return {name: rule["personal"] for name, rule in columns if rule.get("personal")}
+
+    def _of_nobody_erased(self, policy: Spec | None, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return labels or values with pseudonyms where the predictions have them, and none of who was erased."""
+        if policy is None or "entity" not in frame.columns or not (marks := self.personal(policy)):
+            return frame
+        if marks.get(policy.model.entity) == "pseudonymised":
+            frame = frame.with_columns(self.privacy.pseudonymised(frame["entity"]))
+        return frame.filter(~self.privacy.are_erased(frame["entity"]))
 
     @needs("data")
     def add_values(self, name: str, metric: str, frame: pl.DataFrame, *, key: str = "") -> Accepted:
@@ -333,6 +379,7 @@ class Orrery(ReviewOrders):
         if "label" in frame.columns and not (frame["label"].dtype.is_numeric() and frame["label"].is_finite().all()):
             raise NotUnderstood(f"A value of {metric} is no number.", safe="Nothing was added.")
         self.ship_journal()
+        frame = self._of_nobody_erased(self.model(name).policy(), frame)
         return LabelTable(self.lake, name, metric).append(frame, key or None)
 
     @needs("data")
@@ -347,6 +394,7 @@ class Orrery(ReviewOrders):
 
         policy = self.model(name).policy()
         self.ship_journal()
+        frame = self._of_nobody_erased(policy, frame)
         accepted = LabelTable(self.lake, name).append(frame, key or None, expected=self._expected_labels(policy))
         if accepted.quarantined:
             reasons = "; ".join(accepted.reasons)

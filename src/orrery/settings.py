@@ -44,6 +44,8 @@ SETTINGS: dict[str, str] = {
     "ORRERY_ACCESS=required and ORRERY_URL.",
     "ORRERY_URL": "Address that people use, https://...: says that a proxy there does TLS and hands requests on. "
     "Default: none, and only loopback is answered.",
+    "ORRERY_PRIVACY_KEY": "File with the key that pseudonyms and encrypted values are made with, of 32 bytes or more; "
+    "default: privacy/key in the home folder, made where it is needed.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
 }
 
@@ -70,6 +72,7 @@ class Settings:
     access : whether requests need a session or a token.
     listen : address that the control plane listens on.
     url : address that people use, where a proxy does TLS; empty where there is none.
+    privacy_key : file with the key of personal data; empty for the one in the home folder.
     """
 
     home: Path
@@ -90,6 +93,7 @@ class Settings:
     access: Literal["open", "required"] = "open"
     listen: str = "127.0.0.1"
     url: str = ""
+    privacy_key: str = ""
 
     @property
     def control_url(self) -> str:
@@ -133,6 +137,7 @@ class Settings:
             "ORRERY_ACCESS": self.access,
             "ORRERY_LISTEN": self.listen,
             "ORRERY_URL": self.url,
+            "ORRERY_PRIVACY_KEY": self.privacy_key,
         }
 
 
@@ -173,6 +178,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "access": _choice("ORRERY_ACCESS", "required" if (root / ACCESS_FILE).exists() else "open", "open", "required"),
         "listen": os.environ.get("ORRERY_LISTEN") or LOOPBACK,
         "url": os.environ.get("ORRERY_URL", "").rstrip("/"),
+        "privacy_key": _path(given.get("ORRERY_PRIVACY_KEY", "")),
     }
     values.update({name: value for name, value in overrides.items() if value is not None})
     made = Settings(home=root, **values)  # type: ignore[arg-type]
@@ -231,6 +237,10 @@ def _check_reach(settings: Settings) -> None:
             safe="Nothing was started.",
             todo="Put a proxy that does TLS before it, and say so: ORRERY_URL=https://NAME.",
         )
+
+
+def _path(text: str) -> str:
+    return str(Path(text).expanduser().absolute()) if text and "://" not in text else text
 
 
 def _ray() -> str:

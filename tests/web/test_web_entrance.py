@@ -146,7 +146,7 @@ def test_each_role_at_each_address(web: httpx.Client, orrery: Orrery, role: str)
     assert not any(event.actor == f"a-{role}" for event in orrery.timeline.read(MODEL) if event.kind != "denied")
 
 
-READS = {"acting", "allow", "datasets", "due", "model", "models", "open", "settled", "team_apart"}
+READS = {"acting", "allow", "datasets", "due", "model", "models", "open", "personal", "settled", "team_apart"}
 OF_THE_LOOP = {"append", "order", "ship_journal"}
 """What carries out what was ordered; nothing that a caller reaches."""
 COMMANDS = {

@@ -144,13 +144,13 @@ def contract(
 ) -> None:
     """Print or change what rows of a dataset promise.
 
-    To change it: --print > FILE, edit the file, --edit FILE --why TEXT.
+    To change it: --print > FILE, edit the file, --edit FILE --why TEXT. What marks a column as personal is declared so
+    before the first rows; rules for the columns that it does not name are then inferred from those.
     """
     from orrery.data.contract import Contract
     from orrery.data.ingest import contract_of
-    from orrery.timeline.event import Draft
 
-    orrery = here.orrery()
+    orrery = here.orrery(make=edit is not None)
     if edit is None:
         found = contract_of(orrery.timeline, name)
         if found is None:
@@ -162,9 +162,8 @@ def contract(
         raise typer.BadParameter("a change needs --why")
     text = edit.read_text(encoding="utf-8")
     fresh = Contract.from_json(text) if edit.suffix == ".json" else Contract.from_toml(text)
-    orrery.lake.version(name)  # there must be such a dataset
-    data: dict[str, Any] = {"dataset": name, "contract": fresh.to_dict(), "digest": fresh.digest}
-    orrery.append([Draft(kind="contract_changed", actor=here.actor, why=why, data=data)])
+    event = orrery.change_contract(name, fresh, why=why, actor=here.actor)[0]
+    data = event.data
     if here.as_json:
         show.as_json(data)
     else:

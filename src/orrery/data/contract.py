@@ -41,6 +41,21 @@ class Contract(Rules, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
         """Infer a contract from reference rows (see :func:`orrery.data.infer.infer`)."""
         return cls(**infer(frame))
 
+    def completed(self, frame: pl.DataFrame) -> Contract:
+        """Return the contract with rules for the columns that it does not name, inferred from reference rows."""
+        rest = frame.drop(name for name in self.columns if name in frame.columns)
+        if not rest.width:
+            return self
+        found = Contract.infer(rest)
+        made = msgspec.structs.replace(
+            self,
+            columns={**self.columns, **found.columns},
+            ordered=[*self.ordered, *found.ordered],
+            present={**found.present, **self.present},
+        )
+        made.verify()
+        return made
+
     def check(self, frame: pl.DataFrame) -> Checked:
         """Part the rows that keep the contract from those that break it."""
         return check(self, frame)
@@ -71,7 +86,7 @@ class Contract(Rules, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
         """
         _refuse_unknown(value)
         try:
-            contract = msgspec.convert(dict(value), cls, strict=False)
+            contract = msgspec.convert(_marked(value), cls, strict=False)
         except msgspec.ValidationError as error:
             raise NotUnderstood(f"This contract cannot be read: {error}.") from None
         contract.verify()
@@ -119,6 +134,19 @@ def _refuse_unknown(value: Mapping[str, Any]) -> None:
     for name, column in columns.items():
         if isinstance(column, Mapping):
             _refuse(column, Column.__struct_fields__, f"Column {name!r} of the contract")
+
+
+def _marked(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Say in full what a mark without more means: a column that is personal, or the subject, is pseudonymised."""
+    columns = {}
+    for name, column in value.get("columns", {}).items():
+        if isinstance(column, Mapping) and (column.get("personal") is True or column.get("subject")):
+            given = column.get("personal")
+            column = {**column, "personal": "pseudonymised" if given in (None, True) else given}
+        elif isinstance(column, Mapping) and column.get("personal") is False:
+            column = {key: entry for key, entry in column.items() if key != "personal"}
+        columns[name] = column
+    return {**value, "columns": columns} if columns else dict(value)
 
 
 def _refuse(value: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +19,10 @@ from orrery.data.check import WHY, Checked
 from orrery.data.contract import Contract
 from orrery.data.files import read_files
 from orrery.data.lake import DatasetVersion, Lake
+from orrery.data.personal import ERASED, Privacy
 from orrery.data.profile import summary
 from orrery.data.table import within
+from orrery.errors import NotAllowed
 from orrery.timeline.event import Draft
 from orrery.timeline.store import Timeline
 from orrery.types import check_name, digest, format_instant, parse_instant
@@ -60,6 +62,7 @@ def add(
     why: str,
     key: str | None = None,
     occurred_at: datetime | None = None,
+    privacy: Privacy | None = None,
 ) -> Added:
     """Add rows to a dataset; those that break its contract go to its quarantine table, with the reason.
 
@@ -67,6 +70,8 @@ def add(
     ----------
     name, frame : dataset and rows.
     contract : what to check by; None takes the one on the timeline, and infers one from the rows where there is none.
+        What was declared before the first rows is completed from them.
+    privacy : keeps what the contract marks as personal from being written in the clear.
     actor, why, occurred_at : who, for what reason, when (now, if it does not say).
     key : makes the call idempotent.
 
@@ -74,6 +79,8 @@ def add(
     ------
     NotUnderstood, ContractBroken
         If there are no rows, or a column has another type than the dataset's.
+    NotAllowed
+        If a column is personal and nothing keeps it from being written in the clear.
     """
     check_name(name, "name of a dataset")
     at = occurred_at or timeline.clock.now()
@@ -82,8 +89,14 @@ def add(
     if done is not None:
         _write_events(lake, timeline, name, [done], _quarantined_by(lake, name, key))
         return _added(done, key)
-    rules = contract or contract_of(timeline, name) or _first_contract(timeline, name, frame, said)
-    checked = _without_known(lake, name, rules, rules.check(frame))
+    rules = contract or contract_of(timeline, name)
+    if rules is None:
+        rules = _first_contract(timeline, name, frame, said)
+    elif lake.table("datasets", name).snapshot() is None:
+        rules = _completed(timeline, name, rules, frame, said)
+    checked, erased = _checked(lake, name, rules, frame, privacy)
+    if not checked.good.height and not checked.bad.height and erased:
+        return Added(None, 0, 0, {ERASED: erased})
     aside = None
     if checked.bad.height:
         about = {**said, "rows": checked.bad.height, "reasons": checked.reasons}
@@ -99,11 +112,12 @@ def add(
         "rows": checked.good.height,
         "quarantined": checked.bad.height,
         "reasons": checked.reasons,
-        "summary": summary(checked.good),
+        "summary": summary(checked.good.drop(rules.personal, strict=False)),
     }
     version = lake.append(name, checked.good, note=why, key=key, about=about, at=at)
     _write_events(lake, timeline, name, [version], [aside] if aside else [])
-    return Added(version.version, checked.good.height, checked.bad.height, checked.reasons)
+    reasons = {**checked.reasons, **({ERASED: erased} if erased else {})}
+    return Added(version.version, checked.good.height, checked.bad.height, reasons)
 
 
 def announce(lake: Lake, timeline: Timeline, name: str) -> int:
@@ -124,13 +138,44 @@ def contract_of(timeline: Timeline, name: str) -> Contract | None:
     return None
 
 
+def _checked(
+    lake: Lake, name: str, rules: Contract, frame: pl.DataFrame, privacy: Privacy | None
+) -> tuple[Checked, int]:
+    """Part the rows, as they may be written; and say how many were left out because their subject was erased."""
+    erased = 0
+    if rules.personal:
+        if privacy is None:
+            raise NotAllowed(f"{name} has personal columns, and here is no key for them.", safe="Nothing was added.")
+        frame, erased = privacy.without_erased(rules, privacy.named(rules, frame))
+    checked = _without_known(lake, name, rules, rules.check(frame))
+    if privacy is not None and rules.personal:
+        good, bad = (privacy.shut(rules, part, name) for part in (checked.good, checked.bad))
+        checked = replace(checked, good=good, bad=bad)
+    return checked, erased
+
+
+def _completed(
+    timeline: Timeline, name: str, declared: Contract, frame: pl.DataFrame, said: Mapping[str, str]
+) -> Contract:
+    """Return a contract that was declared before the first rows, with rules for what it does not name."""
+    contract = declared.completed(frame)
+    if contract == declared:
+        return declared
+    why = f"What was declared, and rules for the other columns, inferred from the first {frame.height} rows."
+    return _in_force(timeline, name, contract, why, said)
+
+
 def _first_contract(timeline: Timeline, name: str, frame: pl.DataFrame, said: Mapping[str, str]) -> Contract:
-    contract = Contract.infer(frame)
+    why = f"Inferred from the first {frame.height} rows."
+    return _in_force(timeline, name, Contract.infer(frame), why, said)
+
+
+def _in_force(timeline: Timeline, name: str, contract: Contract, why: str, said: Mapping[str, str]) -> Contract:
     draft = Draft(
         id=digest(f"contract/{name}/first"),
         kind="contract_changed",
         actor=said["actor"],
-        why=f"Inferred from the first {frame.height} rows.",
+        why=why,
         occurred_at=parse_instant(said["occurred_at"]),
         data={"dataset": name, "contract": contract.to_dict(), "digest": contract.digest},
     )

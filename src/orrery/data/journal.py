@@ -102,6 +102,12 @@ class Journal:
         if self.fsync == "interval" and self._syncer is None:
             self._start_syncer()
 
+    def begin(self) -> None:
+        """Finish the segment, and write what comes from now on to another."""
+        with self._mutex:
+            self._end()
+        self._sync()
+
     def close(self) -> None:
         """Finish the segment, so that it can be shipped and removed."""
         self._closed.set()

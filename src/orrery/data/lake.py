@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -24,6 +24,7 @@ from deltalake import DeltaTable
 from orrery.data.digest import digest_of
 from orrery.data.frame import Frame
 from orrery.data.group import GroupCommit
+from orrery.data.sealed import HIDDEN
 from orrery.data.table import Table, Write, fit, normalise, schema_of
 from orrery.errors import NotFound, NotUnderstood, OrreryError
 from orrery.types import check_name, digest, format_instant, parse_instant
@@ -218,7 +219,7 @@ class Lake:
                 digest=chained,
                 at=at or datetime.now(UTC),
                 note=note,
-                columns=tuple(column for column in {**types, **kinds} if column != ROW),
+                columns=_shown({**types, **kinds}),
                 about=(dict(about),) if about else (),
             )
             made.append(new)
@@ -382,7 +383,7 @@ def _next(
             digest=chained,
             at=max(batch.at for batch in accepted),
             note="; ".join(dict.fromkeys(batch.note for batch in accepted if batch.note)),
-            columns=tuple(column for column in types if column != ROW),
+            columns=_shown(types),
             about=tuple(batch.about for batch in accepted if batch.about),
         )
     for entry in outcome:
@@ -409,6 +410,11 @@ def _stream(
     head = next(tables)
     batches = (batch for table in chain((head,), tables) for batch in table.to_batches())
     return pa.RecordBatchReader.from_batches(head.schema, batches)
+
+
+def _shown(columns: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns that a version has: what is encrypted is read by nobody but who asks for it by name."""
+    return tuple(name for name in columns if name != ROW and not name.startswith(HIDDEN))
 
 
 def _application(key: str | None) -> str:

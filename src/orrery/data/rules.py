@@ -7,8 +7,9 @@ from typing import Literal
 import msgspec
 import polars as pl
 
-from orrery.errors import NotUnderstood
+from orrery.errors import NotAllowed, NotUnderstood
 
+Personal = Literal["pseudonymised", "encrypted", "plain"]
 Type = Literal["integer", "number", "boolean", "string", "date", "instant", "other"]
 
 CHANCE = 1e-9
@@ -30,6 +31,9 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     categories : the values known; others break the contract only where it is ``closed``.
     closed : whether ``categories`` are all there are.
     unique : whether no value occurs twice.
+    personal : what becomes of its values before they are written: ``pseudonymised`` (by a keyed hash), ``encrypted``
+        (and seen by no model), or ``plain``. Nothing: it says nothing of a person.
+    subject : whether it says whose the row is, of all that a person can ask to see, or to be erased.
     """
 
     type: Type
@@ -39,6 +43,8 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     categories: list[str] | None = None
     closed: bool = False
     unique: bool = False
+    personal: Personal | None = None
+    subject: bool = False
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -55,6 +61,16 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     columns: dict[str, Column] = {}
     ordered: list[tuple[str, str]] = []
     present: dict[str, dict[str, float]] = {}
+
+    @property
+    def personal(self) -> dict[str, Personal]:
+        """The columns that are personal, and what becomes of each."""
+        return {name: column.personal for name, column in self.columns.items() if column.personal is not None}
+
+    @property
+    def subject(self) -> str:
+        """The column that says whose a row is; empty where none does."""
+        return next((name for name, column in self.columns.items() if column.subject), "")
 
     def verify(self) -> None:
         """Check that the rules make sense together.
@@ -78,6 +94,54 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         for low, high in self.ordered:
             if not {self.columns[low].type, self.columns[high].type} <= {"integer", "number"}:
                 raise NotUnderstood(f"The contract orders {low!r} and {high!r}, which are not both numbers.")
+        self._verify_personal(set(named))
+
+    def _verify_personal(self, named: set[str]) -> None:
+        """Check that the marks can be kept, and that the contract itself, which is on the timeline, says no value."""
+        if len(subjects := [name for name, column in self.columns.items() if column.subject]) > 1:
+            raise NotUnderstood(f"A row is of one subject, and the contract has {' and '.join(subjects)}.")
+        for name, mark in self.personal.items():
+            column = self.columns[name]
+            if mark == "pseudonymised" and column.type != "string":
+                raise NotUnderstood(
+                    f"Column {name!r} of the contract is to be pseudonymised and of type {column.type}.",
+                    todo='A pseudonym is text: give it type = "string". Numbers are written as text first.',
+                )
+            if mark == "encrypted" and column.subject:
+                raise NotUnderstood(
+                    f"Column {name!r} of the contract is the subject and encrypted: nobody could be found by it.",
+                    todo='Give it personal = "pseudonymised".',
+                )
+            if column.unique and mark == "encrypted":
+                raise NotUnderstood(f"Column {name!r} of the contract is encrypted, so unique cannot be told of it.")
+            says = column.categories is not None or column.min is not None or column.max is not None
+            if says or name in named:
+                raise NotUnderstood(
+                    f"Column {name!r} of the contract is personal and has categories, limits or an order.",
+                    safe="Nothing was changed.",
+                    todo="Take them away: a contract stands on the timeline, which holds nothing personal.",
+                )
+
+
+def check_marks(dataset: str, old: Rules, new: Rules) -> None:
+    """Check that rows which are there stay what their marks say.
+
+    Raises
+    ------
+    NotAllowed
+        If a column would be pseudonymised or encrypted that is not, or the other way round.
+    """
+    for name in sorted({*old.personal, *new.personal}):
+        before, after = old.personal.get(name), new.personal.get(name)
+        if before != after and {before, after} - {None, "plain"}:
+            words = "in the clear" if before in (None, "plain") else before
+            raise NotAllowed(
+                f"The rows of {dataset} have {name} {words}.",
+                safe="The contract stays as it was.",
+                todo="Declare the contract for another dataset before its first rows, and add the rows to that.",
+            )
+    if old.subject != new.subject and "encrypted" in old.personal.values():
+        raise NotAllowed(f"The rows of {dataset} are encrypted for each {old.subject or 'dataset'}.")
 
 
 POLARS: dict[str, pl.DataType] = {

@@ -57,6 +57,8 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     repair : slope and intercept of a recalibration that is applied to what the artifact says (see
         :class:`orrery.pipeline.artifact.Repair`): a repaired version shares the process of the version it repairs.
     contract : ``columns`` and ``ordered`` as :func:`orrery.serving.contract.checker` reads them.
+    personal : input columns that are personal: ``pseudonymised`` before anything else is done with them, ``encrypted``
+        ones left out, since no model has seen them.
     """
 
     model: str
@@ -72,6 +74,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
     entity: str = ""
     columns: dict[str, str] = msgspec.field(default_factory=dict)
     contract: dict[str, Any] | None = None
+    personal: dict[str, str] = msgspec.field(default_factory=dict)
     repair: tuple[float, float] | None = None
     share: float = 0.0
     salt: str = ""
@@ -118,6 +121,8 @@ class Assignment(msgspec.Struct, frozen=True):
     seq: int
     slots: list[Slot] = msgspec.field(default_factory=list)
     passes: tuple[Pass, ...] = ()
+    erasures: int = 0
+    """How often somebody was erased: the journal begins a new file then, so that the old one can be purged."""
 
 
 def read(data: bytes) -> Assignment:

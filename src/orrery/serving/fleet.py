@@ -91,6 +91,8 @@ class Fleet:
         """Begin to carry out an assignment; what is left of the one before is dropped."""
         for task in self._tasks:
             task.cancel()
+        if self.assignment is not None and assignment.erasures != self.assignment.erasures:
+            self._predictor.begin_journal()
         self.assignment = assignment
         self._memory.forget(assignment.slots)
         groups = {

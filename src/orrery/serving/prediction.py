@@ -43,6 +43,9 @@ class Journal(Protocol):
     ) -> object:
         """Write rows; on return they outlive this process. OSError or NotAllowed: nothing was written."""
 
+    def begin(self) -> None:
+        """Write what comes from now on to a new file, so that the one before can be removed."""
+
     def close(self) -> None:
         """Write out what is held back."""
 
@@ -150,6 +153,10 @@ class Predictor:
                     self._fail(lane, [one], error)
             async with process.turn:
                 await self._together(lane, asked, process)
+
+    def begin_journal(self) -> None:
+        """Let the journal's file be finished: somebody is erased from it."""
+        self._journal.begin()
 
     def shed(self, slot: Slot) -> None:
         """Count a request that a challenger does not get to see."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orrery.access.homekey import home_key
+from orrery.data.pseudonyms import Pseudonyms, privacy_key
 from orrery.errors import Damaged, NotAllowed
 from orrery.serving.assignment import AssignmentFile
 from orrery.serving.channel import Spawn
@@ -140,6 +141,7 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
             version=version("orrery-ml"),
             key=key,
             replay=settings.replay,
+            pseudonyms=lambda: Pseudonyms(privacy_key(settings)),
         )
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(sheet.run())]
         door = Door(limits)

@@ -189,6 +189,8 @@ class Rpc:
         names = [output.name for output in asked.outputs]
         open_inference.check(names, route.slot)
         understood = request(tensors.columns_of(found, route.columns), asked.id or fields.get("x-request-id"))
+        if route.slot.personal:
+            service.conceal(route.slot, understood)
         understood.caller = caller_of(fields, guest)
         understood.explain = wanted(_parameter(asked.parameters, "explain"))
         route = route.pick(understood)

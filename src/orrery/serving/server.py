@@ -86,6 +86,8 @@ class Server:
             route = self._find(environment, parts, guest)
             try:
                 asked = READS[verb](given, route.slot, route.columns)
+                if route.slot.personal:
+                    service.conceal(route.slot, asked.request)
                 asked.request.caller = caller_of(fields, guest)
                 if exchange.query and explains(exchange.query):
                     asked.request.explain = True

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
-from orrery.errors import NotFound, NotUnderstood
+from orrery.data.pseudonyms import Pseudonyms
+from orrery.errors import NotFound, NotUnderstood, OrreryError
+from orrery.serving.assignment import Slot
 from orrery.serving.explaining import Explaining
 from orrery.serving.fleet import Fleet
+from orrery.serving.log import say
 from orrery.serving.metrics import Metrics
 from orrery.serving.passes import ANYBODY, Guest, Passes
 from orrery.serving.prediction import Now, Predictor, microseconds
@@ -29,6 +34,7 @@ class Service:
     version : of orrery, for the metadata.
     key : of the home folder, where a token must be shown; empty where none must.
     replay : whether a caller may say the time of a request.
+    pseudonyms : returns what makes them; asked once, when a model with personal columns is.
     """
 
     def __init__(
@@ -42,11 +48,14 @@ class Service:
         version: str,
         key: str = "",
         replay: bool = False,
+        pseudonyms: Callable[[], Pseudonyms] | None = None,
     ) -> None:
         self.passes = Passes(fleet, key)
         self.fleet, self.metrics, self.now = fleet, metrics, now
         self.version, self.replay = version, replay
         self._predictor, self._explaining = predictor, explaining
+        self._pseudonyms = pseudonyms
+        self._made: Pseudonyms | None = None
 
     def models(self, environment: str, guest: Guest = ANYBODY) -> list[str]:
         """Return the names of the models that are served in an environment, to who asks."""
@@ -86,6 +95,34 @@ class Service:
         if self.replay and (given := fields.get("x-orrery-at")):
             return microseconds(parse_instant(given))
         return self.now()
+
+    def conceal(self, slot: Slot, request: Request) -> None:
+        """Put pseudonyms in place of personal values, and leave out what no model has seen, before all else.
+
+        Raises
+        ------
+        Unavailable
+            If the key of the pseudonyms cannot be read: nothing is answered, or written down, in the clear.
+        """
+        columns = request.columns
+        for name, mark in slot.personal.items():
+            if name not in columns:
+                continue
+            if mark == "encrypted":
+                del columns[name]
+            else:
+                of = self._pseudonym()
+                columns[name] = [of(value) for value in columns[name]]
+
+    def _pseudonym(self) -> Callable[[Any], str | None]:
+        if self._made is None:
+            try:
+                assert self._pseudonyms is not None
+                self._made = self._pseudonyms()
+            except OrreryError as error:
+                say(str(error))
+                raise Unavailable("The key of personal data is not there.", todo="Send it again later.") from error
+        return self._made.of
 
     async def answer(self, route: Route, request: Request, at: int, *, wait: bool) -> Answer:
         """Return the answer, which is written down by then, and let the challengers see the request.

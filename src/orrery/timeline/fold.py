@@ -52,6 +52,9 @@ def fold_data(state: DataState, events: Iterable[Event]) -> DataState:
                 dataset.quarantined += event.data["rows"]
             elif event.kind == "contract_changed":
                 dataset.contract = event.data["contract"]
+        elif event.kind == "erasure_asked":
+            state.erased[event.data["grave"]] = event.occurred_at
+            state.erasures += 1
         state.seq = event.seq
     return state
 

@@ -50,6 +50,8 @@ KINDS: dict[str, str] = {
     "data_added": "A dataset has a new version. data: dataset, version, rows, quarantined, digest, note.",
     "quarantined": "Rows were set aside, not lost. data: dataset, rows, reasons, version.",
     "contract_changed": "A dataset's contract changed. data: dataset, contract, digest.",
+    # privacy
+    "erasure_asked": "A subject is to be erased; from now on no row of it is taken. data: grave.",
     # people
     "business": "Something happened in the world around the model.",
     "registry": "A registry client did something to the model. data: operation and its arguments.",

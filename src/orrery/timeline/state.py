@@ -278,6 +278,10 @@ class DataState(msgspec.Struct, kw_only=True):
 
     seq: int = 0
     datasets: dict[str, Dataset] = {}
+    erased: dict[str, datetime] = {}
+    """What says of a subject that it was erased, and when; the subject cannot be told from it."""
+    erasures: int = 0
+    """How often an erasure was asked for."""
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -24,7 +25,7 @@ from orrery.timeline.store import events
 from orrery.types import Role, digest, format_instant, parse_duration
 
 ACTOR = "orrery/serving"
-MOVES = ("promoted", "rolled_back", "retired", "challenged", "shifted", "deleted", "contract_changed")
+MOVES = ("promoted", "rolled_back", "retired", "challenged", "shifted", "deleted", "contract_changed", "erasure_asked")
 """Kinds of events after which another version may answer, or the same one to another contract."""
 MOST = 100
 """Servers that are remembered; beyond it, those that fell silent are forgotten."""
@@ -45,7 +46,7 @@ def assignment_of(orrery: Orrery, before: Assignment | None = None, read: int = 
     data, now = orrery.states.data(), orrery.clock.now()
     slots = [slot for name in orrery.models() for slot in _slots(orrery, orrery.model(name), data, now)]
     newest = _newest_move(orrery) if before is None else max(before.seq, _newest_move_after(orrery, read))
-    return Assignment(seq=newest, slots=slots, passes=tuple(_passes(orrery)))
+    return Assignment(seq=newest, slots=slots, passes=tuple(_passes(orrery)), erasures=data.erasures)
 
 
 def _passes(orrery: Orrery) -> Iterator[Pass]:
@@ -119,10 +120,17 @@ def _slot(orrery: Orrery, model: ModelState, lane: Lane, number: int, role: Role
         timeout=parse_duration(spec.serving.timeout).total_seconds(),
         memory=int(spec.resources.memory_gb * 2**30),
         entity=spec.model.entity,
-        columns={name: rule.get("type", "other") for name, rule in contract["columns"].items()} if contract else {},
+        columns=_types(contract),
         contract=contract,
+        personal={name: mark for name, mark in orrery.personal(spec).items() if mark != "plain"},
         repair=repair,
     )
+
+
+def _types(contract: dict[str, Any] | None) -> dict[str, str]:
+    """Return the columns that a request may have; what is encrypted no model has seen."""
+    columns = (contract or {}).get("columns", {})
+    return {name: rule.get("type", "other") for name, rule in columns.items() if rule.get("personal") != "encrypted"}
 
 
 def _newest_move(orrery: Orrery) -> int:

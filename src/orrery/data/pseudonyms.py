@@ -1,0 +1,117 @@
+"""What stands for a person in everything that orrery keeps: a keyed hash, the same wherever the same value occurs.
+
+Only the standard library is imported, since the inference server puts pseudonyms into requests. The key is a file: who
+has it can tell whether a pseudonym is that of a value they know, and who has it not can tell nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orrery.errors import NotAllowed, NotUnderstood
+
+if TYPE_CHECKING:
+    from orrery.settings import Settings
+
+FILE = "privacy/key"
+"""Where the key is in the home folder, if no setting says otherwise."""
+PREFIX = "psn_"
+_FORM = re.compile(r"psn_[0-9a-f]{32}")
+_BYTES = 32
+
+
+class Pseudonyms:
+    """Makes pseudonyms with one key.
+
+    Parameters
+    ----------
+    secret : at least 32 bytes.
+
+    Examples
+    --------
+    >>> pseudonyms = Pseudonyms(b"x" * 32)
+    >>> pseudonyms.of("Mara Lind") == pseudonyms.of("Mara Lind") != pseudonyms.of("Mara Linde")
+    True
+    >>> pseudonyms.of(pseudonyms.of(17)) == pseudonyms.of("17") == pseudonyms.of(17.0)
+    True
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        # Each use has a key of its own: nothing that is made with one says anything of the others.
+        self._names, self._graves = _derived(secret, "pseudonyms"), _derived(secret, "erased")
+        self.wrapping = _derived(secret, "data keys")
+        """The key that the keys of encrypted values are encrypted with."""
+
+    def of(self, value: Any) -> str | None:
+        """Return the pseudonym of a value; nothing for nothing, and a pseudonym for itself."""
+        if value is None:
+            return None
+        text = written(value)
+        if _FORM.fullmatch(text):
+            return text
+        return PREFIX + hmac.digest(self._names, text.encode(), "sha256").hex()[:32]
+
+    def grave(self, pseudonym: str) -> str:
+        """Return what says of an erased subject that it was erased; the pseudonym cannot be told from it."""
+        return hmac.digest(self._graves, pseudonym.encode(), "sha256").hex()[:32]
+
+
+def written(value: Any) -> str:
+    """Return a value as text: 17, 17.0 and "17" are the same person."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def privacy_key(settings: Settings) -> bytes:
+    """Return what is in the key file; one in the home folder is made where there is none.
+
+    Raises
+    ------
+    NotUnderstood
+        If the setting is no path, or the file holds too little.
+    NotAllowed
+        If there is no such file, or it cannot be read.
+    """
+    where = settings.privacy_key
+    if "://" in where:
+        raise NotUnderstood(
+            "ORRERY_PRIVACY_KEY is an address.", todo="Give the path of a file: orrery speaks with no key service."
+        )
+    path = Path(where) if where else settings.home / FILE
+    try:
+        secret = (path if where else _made(path)).read_bytes().strip()
+    except OSError as error:
+        raise NotAllowed(
+            f"The key of personal data in {path} cannot be read: {error.strerror}.",
+            safe="Nothing was written in the clear.",
+            todo="Bring the file back: what was written with another key cannot be found or read.",
+        ) from None
+    if len(secret) < _BYTES:
+        raise NotUnderstood(f"The key in {path} is shorter than {_BYTES} bytes.", todo="openssl rand -base64 48 > FILE")
+    return secret
+
+
+def _made(path: Path) -> Path:
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(48))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)  # whole, or not at all, and never over another's
+        fresh.unlink()
+    return path
+
+
+def _derived(secret: bytes, use: str) -> bytes:
+    return hmac.digest(hashlib.sha256(secret).digest(), f"orrery/{use}".encode(), "sha256")
