@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
+from orrery.review.deadlines import reminders
 from orrery.review.issues import settled
 from orrery.rollout.moves import next_moves
 from orrery.rollout.shares import look_due
@@ -44,6 +45,7 @@ def decide(model: ModelState, data: DataState, now: datetime) -> list[Action]:
         *_canaries(model, now),
         *_purges(model),
         *settled(model),
+        *reminders(model, now),
     ]
 
 

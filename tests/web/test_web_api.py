@@ -142,6 +142,8 @@ def test_events_and_trainings(web: httpx.Client) -> None:
 ORDERS = [
     ("POST", f"{M}/versions/5/approve"),
     ("POST", f"{M}/versions/5/reject"),
+    ("POST", f"{M}/versions/5/ask"),
+    ("POST", f"{M}/versions/5/override"),
     ("POST", f"{M}/versions/5/promote"),
     ("POST", f"{M}/versions/5/retire"),
     ("DELETE", f"{M}/versions/1"),

@@ -349,3 +349,23 @@ def test_issues_are_opened_and_discussed_by_forms(web: httpx.Client, year: Orrer
     assert web.post(f"{path}/conquer", data=form).status_code == 404
     assert web.post(f"{path}/comment", data={**form, "version": "x"}).status_code == 422
     assert web.get("/flight-delay/issues/nothing").status_code == 404
+
+
+def test_changes_are_asked_for_and_an_emergency_is_red(web: httpx.Client, year: Orrery) -> None:
+    form = {"why": "Winter is missing.", "actor": "mara"}
+    asked = web.post("/flight-delay/versions/5/ask", data={**form, "environment": "production", "role": "quality"})
+    assert asked.status_code == 303
+    page = web.get("/flight-delay/versions/5").text
+    assert "asks for changes" in page and "Winter is missing." in page and "This waits for you" not in page
+    assert "EMERGENCY" not in page
+    refused = web.post("/flight-delay/versions/5/override", data={**form, "emergency": "yes"})
+    assert refused.status_code == 403 and "knows no emergency" in refused.text
+    facts = {"roles": ["quality"], "evidence": year.model("flight-delay").versions[5].evidence, "issue": "e1"}
+    said = {"actor": "otto", "why": "The old one answers nonsense.", "model": "flight-delay", "version": 5}
+    year.append([Draft(kind="review_overridden", environment="production", data=facts, **said)])
+    year.append([Draft(kind="promoted", environment="production", data={"previous": 2}, **said)])
+    for path in ("/flight-delay/versions/5", "/flight-delay"):
+        text = web.get(path).text
+        red = text.partition("EMERGENCY")[0].rpartition("<p" if "versions" in path else "<li")[2]
+        assert ("note bad" if "versions" in path else "alarm") in red, path
+    assert "k-review_overridden bad" in web.get("/flight-delay").text

@@ -14,8 +14,8 @@ from orrery.types import check_name
 
 Role = Literal["viewer", "scientist", "reviewer", "compliance", "operator", "administrator"]
 Permission = Literal[
-    "read", "predict", "push", "train", "data", "track", "note", "review", "release", "delete", "operate", "audit",
-    "accounts",
+    "read", "predict", "push", "train", "data", "track", "note", "review", "override", "release", "delete",
+    "operate", "audit", "accounts",
 ]  # fmt: skip
 Entrance = Literal["pages", "api", "git", "mlflow", "inference"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -34,6 +34,7 @@ _TABLE = """
     track         -       x         -         -         -          x
     note          -       x         x         x         x          x
     review        -       -         x         x         -          x
+    override      -       -         -         -         x          x
     release       -       -         -         -         x          x
     delete        -       -         -         x         x          x
     operate       -       -         -         -         x          x
@@ -48,7 +49,8 @@ MEANING: dict[str, str] = {
     "data": "add data, labels and values of business metrics",
     "track": "write runs and artifacts with an MLflow client",
     "note": "note an event of the world around the model; open, discuss and close issues",
-    "review": "approve and reject versions, override a gate",
+    "review": "approve and reject versions, ask for changes, override a gate",
+    "override": "in an emergency, let a version in without its reviews, where the policy allows it",
     "release": "promote, roll back and retire versions",
     "delete": "delete a version's files",
     "operate": "see processes and what is due, move the clock of a replay",

@@ -1,4 +1,4 @@
-"""What people order: ``train``, ``approve``, ``reject``, ``promote``, ``rollback``, ``retire``, ``delete``."""
+"""What people order: trainings, words on a version (``approve``, ``ask``, ``reject``, ``override``), and releases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Environment = Annotated[str, typer.Option("--env", metavar="NAME", help="Environ
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for order in (train, approve, reject, promote, rollback, retire, delete):
+    for order in (train, approve, ask, reject, override, promote, rollback, retire, delete):
         command(app)(order)
 
 
@@ -59,6 +59,37 @@ def approve(
 def reject(here: Here, model: ModelName, version: VersionNumber, why: Why) -> None:
     """Say no to a version; its author gets an issue."""
     told(here, here.orrery().reject(model, version, why=why, actor=here.actor))
+
+
+def ask(
+    here: Here,
+    model: ModelName,
+    version: VersionNumber,
+    why: Why,
+    env: Annotated[str, typer.Option("--env", metavar="NAME", help="Only for this environment; default: all.")] = "",
+    role: Annotated[str, typer.Option(metavar="ROLE", help="Only in this role; default: all that was asked.")] = "",
+) -> None:
+    """Ask the author of a version for changes.
+
+    They get an issue; closing it with the answer lets the review wait for you again.
+    """
+    told(here, here.orrery().ask_changes(model, version, why=why, actor=here.actor, environment=env, role=role))
+
+
+def override(
+    here: Here,
+    model: ModelName,
+    version: VersionNumber,
+    why: Why,
+    env: Environment = "production",
+    emergency: Annotated[bool, typer.Option("--emergency", help="Say that it is one; needed.")] = False,
+) -> None:
+    """In an emergency, let a version in without its reviews, where the policy allows it.
+
+    Everybody who reviews is told, the pages show it in red, and an issue asks for the review afterwards.
+    """
+    orrery = here.orrery()
+    told(here, orrery.override(model, version, why=why, actor=here.actor, environment=env, emergency=emergency))
 
 
 def promote(

@@ -10,6 +10,8 @@ from orrery.cli import show
 from orrery.cli.command import Here, ModelName, addresses, command
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from orrery.app import Orrery
     from orrery.timeline.state import ModelState, Version
 
@@ -102,7 +104,7 @@ def survey(orrery: Orrery) -> dict[str, Any]:
         "addresses": {name: url for name, url in found.items() if isinstance(url, str)},
         "processes": [asdict(one) for one in processes(home)],
         "models": [_model(state) for state in states],
-        "waiting": [one for state in states for one in _waiting(state)],
+        "waiting": [one for state in states for one in _waiting(state, orrery.clock.now())],
         "due": [
             {"model": state.name, "action": action.kind, "version": action.version, "key": action.key}
             for state in states
@@ -163,17 +165,21 @@ def _model(state: ModelState) -> dict[str, Any]:
     }
 
 
-def _waiting(state: ModelState) -> list[dict[str, Any]]:
+def _waiting(state: ModelState, now: datetime) -> list[dict[str, Any]]:
+    from orrery.review.deadlines import deadline
+
     found: list[dict[str, Any]] = []
     for version, environment, role in state.waiting():
         who = f" by {role}" if role else ""
+        late = (until := deadline(state, version, environment, role)) is not None and until <= now
         found.append(
             {
                 "model": state.name,
                 "version": version.number,
                 "environment": environment,
                 "role": role,
-                "what": f"version {version.number}: review{who} for {environment}",
+                "overdue": late,
+                "what": f"version {version.number}: review{who} for {environment}{', OVERDUE' if late else ''}",
                 "todo": f'orrery approve {state.name} {version.number} --why "..."',
             }
         )

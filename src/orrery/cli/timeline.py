@@ -261,7 +261,9 @@ def _tenure(then: ModelState, now: ModelState, lane: Lane, instant: datetime) ->
         "cause": run.why if run else "",
         "commit": version.commit,
         "data": version.data,
-        "approvals": [{"actor": one.actor, "why": one.why, "at": one.at} for one in approvals],
+        "approvals": [
+            {"actor": one.actor, "why": one.why, "at": one.at, "emergency": one.emergency} for one in approvals
+        ],
         "beside": [
             {"version": one.version, "role": one.role, "share": one.share, "standing": one.standing}
             for one in lane.challengers.values()
@@ -270,9 +272,13 @@ def _tenure(then: ModelState, now: ModelState, lane: Lane, instant: datetime) ->
     }
 
 
+def _word(approval: dict[str, Any]) -> str:
+    return "let in without a review, in an emergency," if approval["emergency"] else "approved"
+
+
 def _sentence(fact: dict[str, Any]) -> str:
     cause = f"{fact['reason']} -> {fact['change']}" if fact["reason"] else fact["change"]
-    said = "; ".join(f'approved by {one["actor"]}: "{one["why"]}"' for one in fact["approvals"])
+    said = "; ".join(f'{_word(one)} by {one["actor"]}: "{one["why"]}"' for one in fact["approvals"])
     lines = [
         f"{fact['environment']}: v{fact['version']} since {show.minute(fact['since'])}, because {cause}"
         + (f"; {said}." if said else f"; made champion by {fact['by']}."),

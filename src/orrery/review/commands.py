@@ -1,4 +1,4 @@
-"""Approval and rejection: pure functions from the state to the events that a person's word becomes."""
+"""Approval, rejection, questions and overrides: pure functions from the state to the events of a person's word."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from orrery.errors import NotAllowed, NotFound
 from orrery.timeline.event import Draft
-from orrery.timeline.state import ModelState, Version
+from orrery.timeline.state import Issue, ModelState, Version
 from orrery.types import PRODUCTION, digest
 
 
@@ -54,9 +54,9 @@ def approve(
         _refuse_own_work(model, version, actor, "", person)
         facts |= {"gate": gate, "verdict": verdict.get("why", "")}
         return [_draft("approved", model, number, "", why, actor, facts)]
-    asked = [(place, who) for one, place, who in model.waiting() if one.number == number]
-    asked = [(place, who) for place, who in asked if environment in ("", place) and role in ("", who)]
+    asked = _asked(model, version, environment, role, actor, person)
     if not asked:
+        _refuse_while_asked(model, version, environment, role)
         if version.passed is None:
             raise NotAllowed(f"Version {number} is not judged by the gates yet.", todo="Wait for the gates.")
         if not version.released:
@@ -64,15 +64,142 @@ def approve(
                 f"The gates refused version {number}.", todo="Override with --gate NAME, or push a better one."
             )
         raise NotAllowed(f"No review of version {number} is waiting.", todo="`orrery status` shows what waits.")
-    if not any(signs(who) for _, who in asked):
+    drafts = []
+    for place, who in _signed(model, asked, actor, signs):
+        _refuse_own_work(model, version, actor, place, person)
+        drafts.append(_draft("approved", model, number, place, why, actor, {**facts, "role": who}))
+        if (question := model.question(version, place, who)) is not None:
+            drafts.append(_draft("issue_closed", model, number, "", why, actor, {"issue": question.id}))
+    return drafts
+
+
+def ask(
+    model: ModelState,
+    number: int,
+    *,
+    why: str,
+    actor: str,
+    environment: str = "",
+    role: str = "",
+    signs: Callable[[str], bool] = lambda role: True,
+) -> list[Draft]:
+    """Return the events of a question to the author: the review waits until its issue is closed.
+
+    Parameters
+    ----------
+    environment, role, signs : as :func:`approve` has them.
+
+    Raises
+    ------
+    NotFound
+        If there is no such version.
+    NotAllowed
+        If no review of it waits, or the actor may not sign.
+    """
+    version = _open(model, number)
+    asked = [(place, who) for one, place, who in model.waiting() if one.number == number]
+    asked = [(place, who) for place, who in asked if environment in ("", place) and role in ("", who)]
+    if not asked:
+        _refuse_while_asked(model, version, environment, role)
+        raise NotAllowed(f"No review of version {number} is waiting.", todo="`orrery status` shows what waits.")
+    author = model.commits[version.commit].author
+    drafts = []
+    for place, who in _signed(model, asked, actor, signs):
+        issue = digest(f"{model.name}/{number}/{place}:{who}/{model.seq}")[:12]
+        facts: dict[str, object] = {"role": who, "issue": issue, "evidence": version.evidence}
+        changes = _draft("changes_requested", model, number, place, why, actor, facts)
+        title = f"{actor} asks for changes of version {number}"
+        about: dict[str, object] = {"issue": issue, "title": title, "owner": author, "events": [changes.id]}
+        about["cause"] = f"changes:{number}:{place}:{who}"
+        drafts += [changes, _draft("issue_opened", model, number, place, why, actor, about)]
+    return drafts
+
+
+def answered(model: ModelState, issue: Issue) -> list[Draft]:
+    """Return the events after which the reviews that waited for an issue wait for their reviewers again."""
+    drafts = []
+    for version, place, who in model.unreviewed():
+        if version.questions.get(f"{place}:{who}") == issue.id:
+            why = f"{place} needs a review{f' of {who}' if who else ''}: what was asked for is answered."
+            drafts.append(_draft("review_requested", model, version.number, place, why, "orrery/review", {"role": who}))
+    return drafts
+
+
+def override(
+    model: ModelState,
+    number: int,
+    *,
+    why: str,
+    actor: str,
+    environment: str = PRODUCTION,
+    person: Callable[[str], str] = str,
+) -> list[Draft]:
+    """Return the events after which a version needs no reviews of an environment: in an emergency, and loud.
+
+    Raises
+    ------
+    NotFound
+        If there is no such version.
+    NotAllowed
+        If the policy has no emergency there, or no review waits.
+    OwnWork
+        If the policy asks for four eyes, and the actor had a hand in it: that holds in an emergency, too.
+    """
+    version, policy = _open(model, number), model.policy()
+    rules = policy.environments.get(environment) if policy is not None else None
+    if rules is None or not rules.emergency:
+        raise NotAllowed(
+            f"The policy of {model.name} knows no emergency in {environment}.",
+            safe="Nothing was changed.",
+            todo=f"emergency = true in [environments.{environment}] of the champion's project file allows it.",
+        )
+    roles = [who for one, place, who in model.unreviewed() if one.number == number and place == environment]
+    if not roles:
+        raise NotAllowed(f"No review of version {number} before {environment} is waiting.")
+    _refuse_own_work(model, version, actor, environment, person)
+    reviews = ", ".join(one or "anybody" for one in roles)
+    issue = digest(f"{model.name}/{number}/override/{environment}/{model.seq}")[:12]
+    facts: dict[str, object] = {"roles": roles, "evidence": version.evidence, "issue": issue}
+    overridden = _draft("review_overridden", model, number, environment, why, actor, facts)
+    title = f"EMERGENCY: {actor} let version {number} into {environment} without its review of {reviews}"
+    owner = str(model.commits[version.commit].spec["model"].get("owner") or "")
+    about: dict[str, object] = {"issue": issue, "title": title, "owner": owner, "events": [overridden.id]}
+    about["cause"] = f"override:{number}:{environment}"
+    return [overridden, _draft("issue_opened", model, number, environment, why, actor, about)]
+
+
+def _asked(
+    model: ModelState, version: Version, environment: str, role: str, actor: str, person: Callable[[str], str]
+) -> list[tuple[str, str]]:
+    """Return the reviews that can be answered: those that wait, and those whose question the actor asked."""
+    found = []
+    for one, place, who in model.unreviewed():
+        if one.number == version.number and environment in ("", place) and role in ("", who):
+            question = model.question(one, place, who)
+            if question is None or person(question.opened_by) == person(actor):
+                found.append((place, who))
+    return found
+
+
+def _refuse_while_asked(model: ModelState, version: Version, environment: str, role: str) -> None:
+    for one, place, who in model.unreviewed():
+        question = model.question(one, place, who)
+        if one.number == version.number and environment in ("", place) and role in ("", who) and question:
+            raise NotAllowed(
+                f"{question.opened_by} asked for changes of version {version.number}: {question.why}",
+                safe="Nothing was changed.",
+                todo=f"Closing the issue {question.id} with the answer lets the review wait again.",
+            )
+
+
+def _signed(
+    model: ModelState, asked: list[tuple[str, str]], actor: str, signs: Callable[[str], bool]
+) -> list[tuple[str, str]]:
+    mine = [(place, who) for place, who in asked if signs(who)]
+    if not mine:
         roles = ", ".join(sorted({who or "any" for _, who in asked}))
         raise NotAllowed(f"{actor} does not sign for {roles} in {model.name}.", safe="Nothing was changed.")
-    drafts = []
-    for place, who in asked:
-        if signs(who):
-            _refuse_own_work(model, version, actor, place, person)
-            drafts.append(_draft("approved", model, number, place, why, actor, {**facts, "role": who}))
-    return drafts
+    return mine
 
 
 def hands(model: ModelState, version: Version) -> Iterator[tuple[str, str]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from orrery.errors import NotAllowed, NotFound, NotUnderstood
+from orrery.review.commands import answered
 from orrery.timeline.event import Draft
 from orrery.timeline.state import Issue, ModelState
 from orrery.types import PRODUCTION
 from orrery.workers.action import Action, record
+
+QUESTION, OVERRIDE = "changes:", "override:"
+"""Begin the cause of a reviewer's question, and of what an emergency left to be reviewed."""
 
 
 def find(model: ModelState, id_: str) -> Issue:
@@ -91,20 +95,39 @@ def assigned(model: ModelState, id_: str, *, owner: str, why: str, actor: str) -
     return [_draft("issue_assigned", model, why, actor, issue.version, {"issue": issue.id, "owner": owner})]
 
 
-def closed(model: ModelState, id_: str, *, why: str, actor: str) -> list[Draft]:
-    """Return the event that closes an issue.
+def closed(
+    model: ModelState,
+    id_: str,
+    *,
+    why: str,
+    actor: str,
+    person: Callable[[str], str] = str,
+    reviews: bool = True,
+) -> list[Draft]:
+    """Return the events of closing an issue; a review that waited for it waits for its reviewers again.
+
+    Parameters
+    ----------
+    person : returns who is behind a name.
+    reviews : whether the actor may review: only who does closes what an emergency left to be reviewed.
 
     Raises
     ------
     NotFound
         If there is no such issue.
     NotAllowed
-        If it is closed already.
+        If it is closed already, or is about an override of the actor's own.
     """
     issue = find(model, id_)
+    own = person(issue.opened_by).casefold() == person(actor).casefold()
+    if issue.cause.startswith(OVERRIDE) and (own or not reviews):
+        raise NotAllowed(
+            "What was let in without a review is reviewed afterwards by somebody who may, and did not let it in.",
+            safe="The issue stays open.",
+        )
     if issue.closed is not None:
         raise NotAllowed(f"The issue {issue.id} was closed by {issue.closed_by or 'orrery'}: {issue.closed_why}")
-    return [_draft("issue_closed", model, why, actor, issue.version, {"issue": issue.id})]
+    return [_draft("issue_closed", model, why, actor, issue.version, {"issue": issue.id}), *answered(model, issue)]
 
 
 def reopened(model: ModelState, id_: str, *, why: str, actor: str) -> list[Draft]:
@@ -142,6 +165,9 @@ def settled(model: ModelState) -> Iterator[Action]:
 
 def _gone(model: ModelState, issue: Issue) -> str:
     """Return why an issue needs nobody any more; empty while it does, or where a person opened it."""
+    if issue.cause.startswith(QUESTION):
+        waits = any(issue.id in one.questions.values() for one, _, _ in model.unreviewed())
+        return "" if waits else "The review that asked it waits no more."
     if issue.opened_by != "orrery" and not issue.opened_by.startswith("orrery/"):
         return ""
     stage = issue.opened_by.removeprefix("orrery/")

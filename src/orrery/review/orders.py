@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from orrery.access.guarded import Of, needs
 from orrery.access.roles import Caller
-from orrery.errors import NotFound
+from orrery.errors import NotFound, NotUnderstood
 from orrery.review import commands, issues
 from orrery.timeline.event import Draft, Event
 from orrery.timeline.state import ModelState
+from orrery.types import PRODUCTION
 
 if TYPE_CHECKING:
     from orrery.access.accounts import Accounts
@@ -58,6 +59,45 @@ class ReviewOrders:
         """Say no to a version; its author gets an issue."""
         return self.order(name, lambda model: commands.reject(model, version, why=why, actor=actor))
 
+    @needs("review")
+    def ask_changes(
+        self, name: str, version: int, *, why: str, actor: str, environment: str = "", role: str = ""
+    ) -> list[Event]:
+        """Ask the author for changes; the review waits until the question is closed with an answer."""
+        said = {"why": why, "actor": actor, "environment": environment, "role": role}
+        caller = self.caller
+
+        def signs(role: str) -> bool:
+            return caller.may_sign(role, name)
+
+        return self.order(name, lambda model: commands.ask(model, version, **said, signs=signs))
+
+    @needs("override")
+    def override(
+        self,
+        name: str,
+        version: int,
+        *,
+        why: str,
+        actor: str,
+        environment: str = PRODUCTION,
+        emergency: bool = False,
+    ) -> list[Event]:
+        """In an emergency, let a version go on without its reviews; everybody who reviews is told."""
+        if not emergency:
+            raise NotUnderstood(
+                "A review is overridden in an emergency only.",
+                safe="Nothing was changed.",
+                todo="Say that it is one: --emergency.",
+            )
+        said = {"why": why, "actor": actor, "environment": environment}
+        person = self.accounts.person
+        try:
+            return self.order(name, lambda model: commands.override(model, version, **said, person=person))
+        except commands.OwnWork as error:
+            self.denials.note(actor, "override", error.what, project=name, version=version, of_model=True)
+            raise
+
     # --- issues ----------------------------------------------------------------------------------------------------
 
     @needs("note")
@@ -94,8 +134,11 @@ class ReviewOrders:
 
     @needs("note")
     def close_issue(self, name: str, issue: str, *, why: str, actor: str) -> list[Event]:
-        """Close an issue."""
-        return self.order(name, lambda model: issues.closed(model, issue, why=why, actor=actor))
+        """Close an issue; where a review waited for it, it waits for its reviewers again."""
+        person, reviews = self.accounts.person, self.caller.may("review", name)
+        return self.order(
+            name, lambda model: issues.closed(model, issue, why=why, actor=actor, person=person, reviews=reviews)
+        )
 
     @needs("note")
     def reopen_issue(self, name: str, issue: str, *, why: str, actor: str) -> list[Event]:

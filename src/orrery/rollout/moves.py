@@ -109,7 +109,7 @@ def _reviewed(model: ModelState, version: Version, environment: str, need: str, 
 def policy_of_whom(model: ModelState, version: Version, environment: str, role: str = "") -> str:
     """Return who approved the recipe that a refresh or repair repeats; empty if nobody did."""
     for earlier in reversed(model.versions.values()):
-        approval = earlier.approved(environment, role)
+        approval = earlier.approved(environment, role, emergency=False)
         if approval and earlier.commit == version.commit and environment in earlier.entered:
             return f"{approval.actor}, {approval.at:%Y-%m-%d}"
     return ""
@@ -141,7 +141,8 @@ def _enter(model: ModelState, version: Version, lane: Lane, policy: Spec, now: d
     approval = next(said, None)
     whom = policy_of_whom(model, version, environment)
     if approval is not None and any(need.startswith("review") for need in policy.environments[environment].needs):
-        why = f"Approved by {approval.actor}: {approval.why}"
+        how = "EMERGENCY, not reviewed: let in" if approval.emergency else "Approved"
+        why = f"{how} by {approval.actor}: {approval.why}"
     elif whom and version.change != "redesign":
         why = f"By policy {version.change!r}, approved by {whom}: {version.why}"
     else:

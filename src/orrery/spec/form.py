@@ -118,6 +118,20 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             "under none of their names. It proves something where access is required."
         ),
     ] = False
+    review_within: Annotated[
+        Duration,
+        Meta(
+            description="How long a review may wait; then it is overdue, and its reviewers are reminded once in each "
+            "such time that it waits on. 0s: as long as it takes."
+        ),
+    ] = "0s"
+    emergency: Annotated[
+        bool,
+        Meta(
+            description="In an emergency an operator may let a version in without its reviews: `orrery override`. "
+            "Everybody who reviews is told, and an issue asks for the review afterwards."
+        ),
+    ] = False
 
 
 DEFAULT_ENVIRONMENTS = {

@@ -136,6 +136,7 @@ def _check_durations(spec: Spec, source: str) -> None:
     texts = [spec.model.label_delay, spec.triggers.cooldown, spec.monitors.every, spec.serving.timeout]
     texts += [spec.triggers.upkeep, rollout.probation.time]
     texts += [spec.resources.wall, spec.resources.tests_wall]
+    texts += [one.review_within for one in spec.environments.values()]
     for burden in (rollout.redesign, rollout.refresh, rollout.repair):
         texts += [burden.min, burden.max, burden.guard, burden.window]
     for text in texts:

@@ -183,6 +183,7 @@ def _requested(version: Version, event: Event) -> None:
     request = f"{event.environment}:{event.data.get('role', '')}"
     if request not in version.requested:
         version.requested = [*version.requested, request]
+    version.asked = {**version.asked, request: event.occurred_at}
     if event.actor != "orrery" and not event.actor.startswith("orrery/"):
         version.requested_by = [*version.requested_by, event.actor]
 
@@ -198,6 +199,32 @@ def _approved(version: Version, event: Event) -> None:
         evidence=event.data.get("evidence", ""),
     )
     version.approvals = [*version.approvals, approval]
+
+
+def _changes_requested(version: Version, event: Event) -> None:
+    request = f"{event.environment}:{event.data.get('role', '')}"
+    version.questions = {**version.questions, request: event.data["issue"]}
+
+
+def _reminded(version: Version, event: Event) -> None:
+    request = f"{event.environment}:{event.data.get('role', '')}"
+    version.reminded = {**version.reminded, request: event.occurred_at}
+
+
+def _overridden(version: Version, event: Event) -> None:
+    made = [
+        Approval(
+            actor=event.actor,
+            why=event.why,
+            at=event.occurred_at,
+            environment=event.environment,
+            role=role,
+            evidence=event.data.get("evidence", ""),
+            emergency=True,
+        )
+        for role in event.data["roles"]
+    ]
+    version.approvals = [*version.approvals, *made]
 
 
 def _rejected(version: Version, event: Event) -> None:
@@ -378,6 +405,9 @@ _HANDLERS: dict[str, Callable[[ModelState, Event], None]] = {
     "review_requested": _of_version(_requested),
     "approved": _of_version(_approved),
     "rejected": _of_version(_rejected),
+    "changes_requested": _of_version(_changes_requested),
+    "review_reminded": _of_version(_reminded),
+    "review_overridden": _of_version(_overridden),
     "deleted": _of_version(_deleted),
     "purged": _of_version(_purged),
     "challenged": _challenged,

@@ -22,6 +22,10 @@ KINDS: dict[str, str] = {
     "approved": "A person said yes. data: role, or gate (a refused gate overridden); evidence (digest of what was "
     "approved: it holds for that only).",
     "rejected": "A person said no. data: role.",
+    "changes_requested": "A reviewer asks the author for something; the review waits while the issue is open. "
+    "data: role, issue, evidence.",
+    "review_reminded": "A review waits longer than the policy allows. data: role, since.",
+    "review_overridden": "In an emergency a version goes on without its reviews. data: roles, evidence, issue.",
     "issue_opened": "Something waits for a person. data: issue, title, owner, cause (while an issue of it is "
     "open, there is no second), events (ids of those it is about).",
     "issue_commented": "Somebody said something about it. data: issue, events.",

@@ -13,6 +13,9 @@ def standing(model: ModelState, version: Version) -> str:
         return f"was deleted by {version.deleted['by']}: {version.deleted['why'].rstrip('.')}"
     waits = [place for one, place, _ in model.waiting() if one.number == number]
     review = f"waits for a review before {waits[0]}" if waits else ""
+    asked = [issue for one in model.unreviewed() if one[0].number == number and (issue := model.question(*one))]
+    if asked and not review:
+        review = f"waits for an answer to {asked[0].opened_by}: {asked[0].why.rstrip('.')}"
     answers = [lane for lane in model.lanes.values() if lane.champion == number]
     if answers:
         where = " and ".join(lane.environment for lane in reversed(answers))

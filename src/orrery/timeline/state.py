@@ -75,6 +75,8 @@ class Approval(msgspec.Struct, kw_only=True):
     gate: str = ""
     evidence: str = ""
     """Of what was approved (:attr:`Version.evidence`); older ones do not say."""
+    emergency: bool = False
+    """Whether nobody reviewed: an operator said that it cannot wait."""
 
 
 class Version(msgspec.Struct, kw_only=True):
@@ -92,6 +94,13 @@ class Version(msgspec.Struct, kw_only=True):
     passed: bool | None = None
     gates: dict[str, Any] = {}
     requested: list[str] = []
+    """Reviews, as ``environment:role``."""
+    asked: dict[str, datetime] = {}
+    """Review -> when it was asked for, the last time."""
+    reminded: dict[str, datetime] = {}
+    """Review -> when its reviewers were reminded, the last time."""
+    questions: dict[str, str] = {}
+    """Review -> the issue in which the reviewer asked for changes, the last one."""
     requested_by: list[str] = []
     """People who asked for the release."""
     approvals: list[Approval] = []
@@ -120,9 +129,10 @@ class Version(msgspec.Struct, kw_only=True):
         """Say whether what was approved is still what this version is."""
         return not approval.evidence or approval.evidence == self.evidence
 
-    def approved(self, environment: str, role: str) -> Approval | None:
-        """Return the approval for an environment in a role, if there is one."""
+    def approved(self, environment: str, role: str, *, emergency: bool = True) -> Approval | None:
+        """Return the approval for an environment in a role, if there is one; ``emergency``: an override counts too."""
         fits = (one for one in self.approvals if not one.gate and one.environment in ("", environment))
+        fits = (one for one in fits if emergency or not one.emergency)
         return next((one for one in fits if role in ("", one.role) and self.stands(one)), None)
 
 
@@ -249,8 +259,17 @@ class ModelState(msgspec.Struct, kw_only=True):
         fits = (one for one in self.issues.values() if cause and one.cause == cause and one.closed is None)
         return next(fits, None)
 
+    def question(self, version: Version, environment: str, role: str) -> Issue | None:
+        """Return the open question to the author that a review waits for, if there is one."""
+        issue = self.issues.get(version.questions.get(f"{environment}:{role}", ""))
+        return issue if issue is not None and issue.closed is None else None
+
     def waiting(self) -> list[tuple[Version, str, str]]:
-        """Return what waits for a review: version, environment, role."""
+        """Return what waits for a reviewer: version, environment, role."""
+        return [one for one in self.unreviewed() if self.question(*one) is None]
+
+    def unreviewed(self) -> list[tuple[Version, str, str]]:
+        """Return the same and what waits for an answer of the author."""
         found = []
         for version in self.versions.values():
             for request in version.requested:

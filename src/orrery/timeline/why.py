@@ -270,6 +270,10 @@ class _Reader:
                 case "approved":
                     what = f"overrides the gate {event.data['gate']}" if event.data.get("gate") else "approves"
                     yield _link(event, "review", f"{event.actor} {what}: {event.why}")
+                case "review_overridden":
+                    yield _link(event, "review", f"EMERGENCY: {event.actor} lets it in without a review: {event.why}")
+                case "changes_requested":
+                    yield _link(event, "review", f"{event.actor} asks for changes: {event.why}")
                 case "rejected":
                     yield _link(event, "review", f"{event.actor} rejects: {event.why}")
                 case "challenged":

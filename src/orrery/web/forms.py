@@ -31,6 +31,16 @@ def _reject(orrery: Orrery, model: str, number: int, why: str, actor: str, form:
     orrery.reject(model, number, why=why, actor=actor)
 
 
+def _ask(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:
+    place, role = form.get("environment", ""), form.get("role", "")
+    orrery.ask_changes(model, number, why=why, actor=actor, environment=place, role=role)
+
+
+def _override(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:
+    place, said = form.get("environment", "production"), form.get("emergency") == "yes"
+    orrery.override(model, number, why=why, actor=actor, environment=place, emergency=said)
+
+
 def _promote(orrery: Orrery, model: str, number: int, why: str, actor: str, form: Fields) -> None:
     place, share = form.get("environment", "production"), parse_share(form.get("share") or "100%")
     orrery.promote(model, number, why=why, actor=actor, environment=place, share=share)
@@ -93,6 +103,8 @@ def _number(form: Fields, name: str) -> int | None:
 OF_VERSION: dict[str, Callable[[Orrery, str, int, str, str, Fields], None]] = {
     "approve": _approve,
     "reject": _reject,
+    "ask": _ask,
+    "override": _override,
     "promote": _promote,
     "retire": _retire,
     "delete": _delete,

@@ -8,9 +8,10 @@ from typing import Any
 
 from orrery.app import Orrery
 from orrery.errors import NotUnderstood
+from orrery.review.deadlines import overdue
 from orrery.timeline.event import Event
 from orrery.timeline.kinds import KINDS
-from orrery.timeline.state import ModelState, Version
+from orrery.timeline.state import Approval, ModelState, Version
 from orrery.types import PRODUCTION, format_instant, parse_instant
 from orrery.web.lanes import MARKS, Lanes, instants, lanes
 from orrery.web.overview import Place, place
@@ -88,6 +89,8 @@ class ModelPage(Page):
     places: list[Place]
     alarms: list[Alarm]
     waiting: list[tuple[int, str, str]]
+    overdue: list[tuple[int, str, str]]
+    emergencies: list[Approval]
     issues: int
     versions: int
     at: datetime | None
@@ -149,6 +152,8 @@ def model_page(orrery: Orrery, name: str, *, at: str = "", kind: str = "", befor
         places=[place(lane) for lane in lanes_of(model)],
         alarms=_alarms(model),
         waiting=[(version.number, environment, role) for version, environment, role in model.waiting()],
+        overdue=[(version.number, environment, role) for version, environment, role in overdue(model, now)],
+        emergencies=_emergencies(model),
         issues=sum(issue.closed is None for issue in model.issues.values()),
         versions=len(model.versions),
         at=instant,
@@ -190,6 +195,13 @@ def _alarms(model: ModelState) -> list[Alarm]:
         for lane in model.lanes.values()
         for name, fact in sorted(lane.alarms.items())
     ]
+
+
+def _emergencies(model: ModelState) -> list[Approval]:
+    """Return the overrides by which a version answers now that nobody reviewed."""
+    champions = [(lane.environment, model.versions[lane.champion]) for lane in model.lanes.values() if lane.champion]
+    said = [(place, one) for place, version in champions for one in version.approvals if one.emergency]
+    return list({one.at: one for place, one in said if one.environment == place}.values())
 
 
 def _served(orrery: Orrery, name: str, instant: datetime) -> list[Served]:

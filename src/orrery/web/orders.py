@@ -48,6 +48,33 @@ async def reject(request: Request, orrery: Here, actor: Actor, model: str, numbe
 
 
 @router.post(
+    f"{VERSION}/ask", status_code=201, responses=says(wire.Events, status=201), openapi_extra=takes(wire.AskOrder)
+)
+async def ask(request: Request, orrery: Here, actor: Actor, model: str, number: int) -> Response:
+    """Ask the author for changes: the review waits until the question is closed with an answer."""
+    body = await body_of(request, wire.AskOrder)
+    said = {"environment": body.environment, "role": body.role}
+    return _events(await run_in_threadpool(orrery.ask_changes, model, number, why=body.why, actor=actor, **said))
+
+
+@router.post(
+    f"{VERSION}/override",
+    status_code=201,
+    responses=says(wire.Events, status=201),
+    openapi_extra=takes(wire.OverrideOrder),
+)
+async def override(request: Request, orrery: Here, actor: Actor, model: str, number: int) -> Response:
+    """In an emergency, let a version go on without its reviews."""
+    body = await body_of(request, wire.OverrideOrder)
+    place, said = body.environment, body.emergency
+    return _events(
+        await run_in_threadpool(
+            orrery.override, model, number, why=body.why, actor=actor, environment=place, emergency=said
+        )
+    )
+
+
+@router.post(
     f"{VERSION}/promote",
     status_code=201,
     responses=says(wire.Events, status=201),

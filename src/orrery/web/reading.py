@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 
 from orrery.app import Orrery
+from orrery.review.deadlines import deadline
 from orrery.timeline.event import Event
 from orrery.timeline.kinds import KINDS
 from orrery.timeline.state import Lane, ModelState
@@ -131,15 +132,16 @@ def reviews(orrery: Orrery, names: Sequence[str] | None = None) -> list[wire.Rev
     for name in orrery.models() if names is None else names:
         model = orrery.model(name)
         for version, environment, role in model.waiting():
-            asked = orrery.timeline.read(name, kinds=("review_requested",), version=version.number)
-            since = next((event.occurred_at for event in asked if event.environment == environment), version.at)
+            until = deadline(model, version, environment, role)
             found.append(
                 wire.ReviewAnswer(
                     model=name,
                     version=version.number,
                     environment=environment,
                     role=role,
-                    since=since,
+                    since=version.asked.get(f"{environment}:{role}", version.at),
+                    until=until,
+                    overdue=until is not None and until <= orrery.clock.now(),
                     change=version.change,
                     why=version.why,
                 )

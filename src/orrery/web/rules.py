@@ -49,6 +49,8 @@ _RULES = """
     DELETE  /api/models/{model}/versions/{number}        delete     project
     POST    /api/models/{model}/versions/{number}/approve  review   project
     POST    /api/models/{model}/versions/{number}/reject   review   project
+    POST    /api/models/{model}/versions/{number}/ask      review   project
+    POST    /api/models/{model}/versions/{number}/override  override  project
     POST    /api/models/{model}/versions/{number}/promote  release  project
     POST    /api/models/{model}/versions/{number}/retire   release  project
 
@@ -74,6 +76,8 @@ _RULES = """
     GET     /{model}                                     read       project
     POST    /{model}/versions/{number}/approve           review     project
     POST    /{model}/versions/{number}/reject            review     project
+    POST    /{model}/versions/{number}/ask               review     project
+    POST    /{model}/versions/{number}/override          override   project
     POST    /{model}/versions/{number}/promote           release    project
     POST    /{model}/versions/{number}/retire            release    project
     POST    /{model}/versions/{number}/delete            delete     project

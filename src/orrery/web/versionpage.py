@@ -8,9 +8,10 @@ from typing import Any
 
 from orrery.app import Orrery
 from orrery.errors import NotFound
+from orrery.review.deadlines import overdue
 from orrery.timeline.event import Event
 from orrery.timeline.standing import standing
-from orrery.timeline.state import Approval, ModelState, Version
+from orrery.timeline.state import Approval, Issue, ModelState, Version
 from orrery.web import wire
 from orrery.web.reading import TELLING, newest, version_answers
 from orrery.web.render import Page
@@ -18,6 +19,8 @@ from orrery.web.render import Page
 DONE = {
     "approve": "Approved.",
     "reject": "Rejected; the author has an issue now.",
+    "ask": "The author has a question to answer; the review waits for it.",
+    "override": "Overridden. Everybody who reviews is told, and an issue asks for the review afterwards.",
     "promote": "Promoted.",
     "retire": "Retired.",
     "delete": "Deleted; the record stays.",
@@ -72,6 +75,8 @@ class VersionPage(Page):
     insufficient: list[str]
     approvals: list[Approval]
     waiting: list[tuple[str, str]]
+    overdue: list[tuple[str, str]]
+    questions: list[Issue]
     facts: dict[str, Any]
     params: dict[str, Any]
     metrics: dict[str, float]
@@ -126,6 +131,8 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         insufficient=list(segments.get("insufficient") or []),
         approvals=[one for one in version.approvals if version.stands(one)],
         waiting=[(place, role) for one, place, role in model.waiting() if one.number == number],
+        overdue=[(place, role) for one, place, role in overdue(model, orrery.clock.now()) if one.number == number],
+        questions=[asked for one in model.unreviewed() if one[0] is version and (asked := model.question(*one))],
         facts=_facts(facts),
         params=dict(facts.get("params") or {}),
         metrics=dict(facts.get("metrics") or {}),
@@ -193,6 +200,10 @@ def _can(model: ModelState, version: Version) -> list[str]:
         if any(one.number == version.number for one, _, _ in model.waiting()):
             found.append("approve")
         if version.passed is False and not version.released:
+            found.append("override gate")
+        policy = model.policy()
+        places = [place for one, place, _ in model.unreviewed() if one.number == version.number]
+        if policy and any(policy.environments[place].emergency for place in places if place in policy.environments):
             found.append("override")
         if not answers:
             found.append("reject")

@@ -40,6 +40,22 @@ class RejectOrder(Body):
     why: Why
 
 
+class AskOrder(Body):
+    """A question to the author."""
+
+    why: Why
+    environment: str = ""
+    role: str = ""
+
+
+class OverrideOrder(Body):
+    """No review, because of an emergency."""
+
+    why: Why
+    environment: str = "production"
+    emergency: bool = False
+
+
 class PromoteOrder(Body):
     """Make a version champion, or have it answer a share."""
 
@@ -274,6 +290,8 @@ class ReviewAnswer(Answer):
     environment: str
     role: str
     since: datetime
+    until: datetime | None
+    overdue: bool
     change: str
     why: str
 
@@ -359,7 +377,19 @@ class Taken(Answer):
 
 
 _TYPES: list[Any] = [
-    *(ApproveOrder, RejectOrder, PromoteOrder, RetireOrder, RollbackOrder, BusinessEvent, TrainOrder, Labels, Report),
+    *(
+        ApproveOrder,
+        RejectOrder,
+        AskOrder,
+        OverrideOrder,
+        PromoteOrder,
+        RetireOrder,
+        RollbackOrder,
+        BusinessEvent,
+        TrainOrder,
+        Labels,
+        Report,
+    ),
     *(IssueOrder, CommentOrder, AssignOrder, CloseOrder),
     *(ClockOrder, Refusal, Events, ModelAnswer, VersionAnswer, ReviewAnswer, StatusAnswer, DataVersion, AddedAnswer),
     *(LabelsAnswer, VerdictAnswer, Taken, Assignment, Version, Issue, Dataset, ServedAt),
