@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orrery.access.accounts import Accounts
 from orrery.access.denials import Denials
 from orrery.access.keys import IDLE, SESSION, Keys
-from orrery.access.passwords import FREE, LONGEST_WAIT, Patience
+from orrery.access.patience import FORGOTTEN, FREE, LONGEST_WAIT, Patience
 from orrery.access.roles import ALLOWED, MEANING, ROLES, Caller, Grant, Permission, grant
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.settings import Settings
@@ -203,30 +203,50 @@ def test_a_sign_off_is_answered_by_who_may() -> None:
     assert not Caller("olaf", (Grant("scientist", "*"), Grant("operator", "*"))).may_sign("quality", "tides")
 
 
-def test_wrong_passwords_cost_more_and_more_patience() -> None:
-    now = [0.0]
-    patience = Patience(lambda: now[0])
+@BOTH
+def test_wrong_passwords_cost_more_and_more_patience(timeline: Timeline) -> None:
+    now = [datetime.now(UTC)]
+
+    def later(seconds: float) -> None:
+        now[0] += timedelta(seconds=seconds)
+
+    def fresh() -> Patience:  # a control plane that has just started knows as much as the one before
+        return Patience(timeline, "key", lambda: now[0])
+
     for _ in range(FREE):
-        patience.check("mara")
-        patience.wrong("mara")
+        fresh().check("mara")
+        fresh().wrong("mara")
     with pytest.raises(NotAllowed):
-        patience.check("mara")
-    patience.check("li")
-    now[0] += 1.01
-    patience.check("mara")
-    patience.wrong("mara")
-    now[0] += 1.01
+        fresh().check("mara")
+    Patience(timeline, "another key", lambda: now[0]).check("mara")
+    fresh().check("li")
+    later(1.01)
+    fresh().check("mara")
+    fresh().wrong("mara")
+    later(1.01)
     with pytest.raises(NotAllowed):  # it doubled
-        patience.check("mara")
+        fresh().check("mara")
     for _ in range(30):
-        patience.wrong("mara")
-    now[0] += LONGEST_WAIT + 0.01
-    patience.check("mara")
-    patience.wrong("mara")
-    now[0] += LONGEST_WAIT + 0.01
-    patience.right("mara")
-    patience.wrong("mara")
-    patience.check("mara")
+        fresh().wrong("mara")
+    later(LONGEST_WAIT + 0.01)
+    fresh().check("mara")
+    fresh().wrong("mara")
+    later(LONGEST_WAIT + 0.01)
+    fresh().right("mara")
+    fresh().wrong("mara")
+    fresh().check("mara")
+    for _ in range(FREE):
+        fresh().wrong("mara")
+    later(FORGOTTEN.total_seconds() + 1)
+    fresh().wrong("li")  # what is forgotten goes when somebody else is counted
+    fresh().wrong("mara")
+    fresh().check("mara")
+
+
+def test_a_name_that_was_typed_is_not_stored(home: Settings, timeline: Timeline) -> None:
+    Patience(timeline, "key").wrong(PASSWORD)
+    timeline.engine.dispose()
+    assert all(PASSWORD.encode() not in path.read_bytes() for path in home.home.rglob("*") if path.is_file())
 
 
 def test_a_flood_of_denials_is_counted_not_written(timeline: Timeline) -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,9 @@ import sqlalchemy as sa
 from fastapi.routing import APIRoute
 from starlette.routing import Mount
 
+from orrery.access.door import Door
 from orrery.access.homekey import home_key, training_pass, trains
+from orrery.access.patience import FREE, Patience
 from orrery.access.roles import ALLOWED, ROLES, Caller, Grant
 from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotFound
@@ -144,6 +147,31 @@ def test_each_role_at_each_address(web: httpx.Client, orrery: Orrery, role: str)
             wrong.append((method, path, answer.status_code))
     assert wrong == []
     assert not any(event.actor == f"a-{role}" for event in orrery.timeline.read(MODEL) if event.kind != "denied")
+
+
+FORMS = re.compile(r'<(?:form method="post" action|button[^>]* formaction)="([^"]+)"')
+SHOWN = ("/", "/issues", f"/{MODEL}", f"/{MODEL}/orders", f"/{MODEL}/issues", f"/{MODEL}/issues/gates3")
+OF_VERSIONS = tuple(f"/{MODEL}/versions/{number}" for number in (1, 2, 3, 4, 5))
+
+
+def test_pages_show_each_role_the_forms_that_it_may_send_and_no_others(web: httpx.Client, orrery: Orrery) -> None:
+    def forms(role: str) -> set[tuple[str, str]]:
+        orrery.accounts.add(f"a-{role.replace(':', '-')}", **BY)
+        orrery.accounts.give(f"a-{role.replace(':', '-')}", role, MODEL, **BY)
+        shown = bearer(token(orrery, f"a-{role.replace(':', '-')}"))
+        pages = [(path, web.get(path, headers=shown)) for path in (*SHOWN, *OF_VERSIONS)]
+        assert all(page.status_code == 200 for _, page in pages)
+        return {(path, action) for path, page in pages for action in FORMS.findall(page.text)}
+
+    everything = forms("administrator")
+    orders = {*OF_VERSION, *OF_MODEL, *OF_ISSUE} - {"override", "reopen"}  # no emergencies here, nothing is closed
+    assert {action.rpartition("/")[2] for _, action in everything} == orders
+    for role in ROLES:
+        if role != "administrator":
+            assert forms(role) == {one for one in everything if may(role, "POST", one[1])}, role
+    signs = {action for path, action in forms("reviewer:legal") if path.endswith("/5")}
+    assert f"/{MODEL}/versions/5/approve" not in signs, "it waits for a review of quality"
+    assert f"/{MODEL}/versions/5/approve" in {action for _, action in forms("reviewer:quality")}
 
 
 READS = {"acting", "allow", "datasets", "due", "model", "models", "open", "personal", "settled", "team_apart"}
@@ -409,6 +437,31 @@ def test_wrong_passwords_lock_and_tell_nothing(web: httpx.Client, orrery: Orrery
     assert set(denied(orrery)) == {("mara", "sign-in"), ("stranger", "sign-in"), ("mara", "locked")}
     told = "".join(str(event.to_json()) for event in orrery.timeline.read())
     assert "zebedee" not in told and "too many wrong ones" in told
+
+
+def test_a_restart_forgets_no_wrong_password(web: httpx.Client, orrery: Orrery, address: str) -> None:
+    for _ in range(6):
+        signed_in(web, address, "a wrong password")
+    anew = create(orrery).state.door
+    with pytest.raises(NotAllowed, match="too many"):
+        anew.sign_in("mara", PASSWORD)
+    assert anew.sign_in("olaf", PASSWORD) is None
+
+
+def test_many_wrong_passwords_at_once_are_counted_like_one_after_the_other(orrery: Orrery) -> None:
+    stopped = datetime.now(UTC)
+    key, patience = "k", Patience(orrery.timeline, "k", lambda: stopped)
+    door = Door(orrery.accounts, orrery.keys, orrery.denials, key, patience)
+
+    def guess(number: int) -> bool:
+        try:
+            return door.sign_in("mara", f"a wrong password {number}") is None
+        except NotAllowed:
+            return False
+
+    with ThreadPoolExecutor(16) as threads:
+        looked_at = sum(threads.map(guess, range(40)))
+    assert FREE <= looked_at <= FREE + 1  # two are looked at at once
 
 
 def test_an_invitation(web: httpx.Client, orrery: Orrery, address: str) -> None:

@@ -13,7 +13,8 @@ from orrery.access.accounts import Accounts
 from orrery.access.denials import STRANGER, Denials
 from orrery.access.homekey import TRAINING, trains
 from orrery.access.keys import Keys, csrf_of
-from orrery.access.passwords import Patience
+from orrery.access.passwords import AT_ONCE
+from orrery.access.patience import Patience
 from orrery.access.roles import Caller, Grant
 from orrery.errors import NotAllowed
 
@@ -63,11 +64,12 @@ class Door:
     ----------
     accounts, keys, denials : of one orrery.
     home_key : what its own processes show.
+    patience : with wrong passwords.
     """
 
-    def __init__(self, accounts: Accounts, keys: Keys, denials: Denials, home_key: str) -> None:
+    def __init__(self, accounts: Accounts, keys: Keys, denials: Denials, home_key: str, patience: Patience) -> None:
         self._accounts, self._keys, self._denials, self._home_key = accounts, keys, denials, home_key
-        self._patience = Patience()
+        self._patience = patience
 
     def who(self, shown: Shown, entrance: str, writes: bool) -> Visitor:
         """Return who asks.
@@ -104,15 +106,16 @@ class Door:
         """
         known = self._accounts.caller(name)
         who = known.name if known else STRANGER
-        try:
-            self._patience.check(name)
-        except NotAllowed:
-            self._denials.note(who, "locked", "A password after too many wrong ones; it was not looked at.")
-            raise
-        if self._accounts.fits(name, password):
-            self._patience.right(name)
-            return known
-        self._patience.wrong(name)
+        with AT_ONCE:  # a hundred tries at once are counted like a hundred tries one after the other
+            try:
+                self._patience.check(name)
+            except NotAllowed:
+                self._denials.note(who, "locked", "A password after too many wrong ones; it was not looked at.")
+                raise
+            if self._accounts.fits(name, password):
+                self._patience.right(name)
+                return known
+            self._patience.wrong(name)
         self._denials.note(who, "sign-in", "A wrong name or password.")
         return None
 

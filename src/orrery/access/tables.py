@@ -30,3 +30,14 @@ keys = sa.table(
         )
     ),
 )
+identities = sa.table(
+    "access_identities", *(sa.column(name, sa.String) for name in ("id", "issuer", "account", "since"))
+)
+group_roles = sa.table(
+    "access_group_roles", *(sa.column(name, sa.String) for name in ("account", "role", "place", "until"))
+)
+patience = sa.table(
+    "access_patience",
+    sa.column("wrong", sa.Integer),
+    *(sa.column(name, sa.String) for name in ("name", "until", "at")),
+)

@@ -87,9 +87,15 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters.update(when=when, day=day, num=num, short=short, word=word, count=count)
-    made.globals.update(visitor=visitor.get, OWNER=OWNER)
+    made.globals.update(visitor=visitor.get, OWNER=OWNER, may=may)
     made.globals.update(WIDTH=WIDTH, LEFT=LEFT, RIGHT=RIGHT)
     return made
+
+
+def may(permission: str, project: str) -> bool:
+    """Say whether who looks may do something in a project: a page shows no form that would only be refused."""
+    caller = visitor.get().caller
+    return caller is not None and caller.may(permission, project)
 
 
 def when(instant: datetime | str | None) -> str:

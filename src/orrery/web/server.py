@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 
 from orrery.access.door import Door
 from orrery.access.homekey import home_key
+from orrery.access.patience import Patience
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
 from orrery.web import api, forms, orders, pages, signing
@@ -69,7 +70,8 @@ def create(orrery: Orrery) -> FastAPI:
 def _door(orrery: Orrery) -> Door | None:
     if orrery.settings.access != "required":
         return None
-    return Door(orrery.accounts, orrery.keys, orrery.denials, home_key(orrery.settings.home))
+    key = home_key(orrery.settings.home)
+    return Door(orrery.accounts, orrery.keys, orrery.denials, key, Patience(orrery.timeline, key))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from orrery.access.roles import Permission
 from orrery.app import Orrery
 from orrery.errors import NotFound
 from orrery.review.deadlines import overdue
@@ -34,6 +35,17 @@ DONE = {
     "reopen": "Open again.",
 }
 """Order -> what a page says when it came back from it."""
+
+OF_ORDER: dict[str, Permission] = {
+    "approve": "review",
+    "override gate": "review",
+    "reject": "review",
+    "override": "override",
+    "promote": "release",
+    "retire": "release",
+    "delete": "delete",
+}
+"""Order of a version -> the permission without which its form is not shown; the command itself asks again."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,8 @@ class VersionPage(Page):
     insufficient: list[str]
     approvals: list[Approval]
     waiting: list[tuple[str, str]]
+    mine: list[tuple[str, str]]
+    """Those of them that who looks may answer."""
     overdue: list[tuple[str, str]]
     questions: list[Issue]
     facts: dict[str, Any]
@@ -119,6 +133,7 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
     facts = version.facts
     segments = (version.gates.get("segments") or {}).get("numbers") or {}
     events = newest(orrery, name, TELLING, version=number, limit=100)
+    waiting = [(place, role) for one, place, role in model.waiting() if one.number == number]
     return VersionPage(
         title=f"{name} v{number}",
         model=name,
@@ -130,7 +145,8 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         segments=list(segments.get("segments") or []),
         insufficient=list(segments.get("insufficient") or []),
         approvals=[one for one in version.approvals if version.stands(one)],
-        waiting=[(place, role) for one, place, role in model.waiting() if one.number == number],
+        waiting=waiting,
+        mine=[(place, role) for place, role in waiting if orrery.caller.may_sign(role, name)],
         overdue=[(place, role) for one, place, role in overdue(model, orrery.clock.now()) if one.number == number],
         questions=[asked for one in model.unreviewed() if one[0] is version and (asked := model.question(*one))],
         facts=_facts(facts),
@@ -142,7 +158,7 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         run_url=_run_url(facts.get("tracking_run")),
         events=[event.to_json() for event in events],
         environments=[lane.environment for lane in model.lanes.values() if lane.environment],
-        can=_can(model, version),
+        can=[one for one in _can(model, version) if orrery.caller.may(OF_ORDER[one], name)],
         done=DONE.get(done, ""),
     )
 
@@ -190,7 +206,7 @@ def _gate(version: Version, name: str, verdict: dict[str, Any]) -> Gate:
 
 
 def _can(model: ModelState, version: Version) -> list[str]:
-    """Return the orders that make sense for a version now; whether they are allowed, the command itself says."""
+    """Return the orders that make sense for a version now."""
     if version.deleted:
         return []
     used = [lane for lane in model.lanes.values() if version.number in (lane.champion, *lane.challengers)]
