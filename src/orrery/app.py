@@ -39,6 +39,7 @@ from orrery.workers.action import Action
 if TYPE_CHECKING:
     import polars as pl
 
+    from orrery.audit.anchoring import Anchoring
     from orrery.data.contract import Contract
     from orrery.data.labels import Accepted
     from orrery.data.lake import Lake
@@ -100,6 +101,13 @@ class Orrery(ReviewOrders):
         if self._whole is not self:
             return self._whole.privacy
         return Privacy(self.settings, lambda: self.states.data().erased)
+
+    @cached_property
+    def anchoring(self) -> Anchoring:
+        """What notes the head of the chain outside."""
+        from orrery.audit.anchoring import FOLDER, Anchoring
+
+        return Anchoring(self.timeline, self.states.data, self.settings.home / FOLDER)
 
     # --- for whom --------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,10 @@ SETTINGS: dict[str, str] = {
     "Default: none, and only loopback is answered.",
     "ORRERY_PRIVACY_KEY": "File with the key that pseudonyms and encrypted values are made with, of 32 bytes or more; "
     "default: privacy/key in the home folder, made where it is needed.",
+    "ORRERY_ANCHORS": "Where the head of the chain is noted again and again, addresses with spaces between: "
+    "git+URL, s3://..., gs://..., az://..., the path of a folder, tsa+https://... (a time-stamp authority). Default: "
+    "nowhere.",
+    "ORRERY_ANCHOR_EVERY": "How often, while events come: 1h, 1d (default) ...",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
 }
 
@@ -73,6 +77,8 @@ class Settings:
     listen : address that the control plane listens on.
     url : address that people use, where a proxy does TLS; empty where there is none.
     privacy_key : file with the key of personal data; empty for the one in the home folder.
+    anchors : addresses where the head of the chain is noted, with spaces between.
+    anchor_every : seconds between two notes.
     """
 
     home: Path
@@ -94,6 +100,8 @@ class Settings:
     listen: str = "127.0.0.1"
     url: str = ""
     privacy_key: str = ""
+    anchors: str = ""
+    anchor_every: float = 86400.0
 
     @property
     def control_url(self) -> str:
@@ -138,6 +146,8 @@ class Settings:
             "ORRERY_LISTEN": self.listen,
             "ORRERY_URL": self.url,
             "ORRERY_PRIVACY_KEY": self.privacy_key,
+            "ORRERY_ANCHORS": self.anchors,
+            "ORRERY_ANCHOR_EVERY": f"{self.anchor_every}s",
         }
 
 
@@ -179,6 +189,8 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "listen": os.environ.get("ORRERY_LISTEN") or LOOPBACK,
         "url": os.environ.get("ORRERY_URL", "").rstrip("/"),
         "privacy_key": _path(given.get("ORRERY_PRIVACY_KEY", "")),
+        "anchors": " ".join(given.get("ORRERY_ANCHORS", "").split()),
+        "anchor_every": _duration("ORRERY_ANCHOR_EVERY", "1d"),
     }
     values.update({name: value for name, value in overrides.items() if value is not None})
     made = Settings(home=root, **values)  # type: ignore[arg-type]
@@ -254,6 +266,15 @@ def _number(name: str, default: int) -> int:
         return int(text) if text else default
     except ValueError:
         raise NotUnderstood(f"{name} is {text!r}.", todo="Give a whole number.") from None
+
+
+def _duration(name: str, default: str) -> float:
+    from orrery.types import parse_duration
+
+    seconds = parse_duration(os.environ.get(name) or default).total_seconds()
+    if seconds <= 0:
+        raise NotUnderstood(f"{name} is {os.environ[name]!r}.", todo="Give a length of time, such as 1d.")
+    return seconds
 
 
 def _choice(name: str, default: str, *others: str) -> str:

@@ -17,6 +17,7 @@ from orrery.loop import decide
 from orrery.timeline.event import Draft
 from orrery.timeline.state import ModelState
 from orrery.timeline.store import connect
+from orrery.types import digest
 from orrery.workers.action import Action
 from orrery.workers.leases import SECONDS, Leases
 
@@ -40,6 +41,7 @@ LONG = ("build", "test", "probe", "train")
 SWEEP = 5.0  # seconds between two decisions on a model that has no news
 IDLE = 300.0  # seconds after which a version's process that nobody asks is ended
 UPKEEP = 5.0  # seconds between two visits to the journal when there is nothing else to do
+AGAIN = 600.0  # seconds until an anchor is put again to where it could not be put
 BUSY_POLL, QUIET_POLL = 0.01, 0.25
 
 
@@ -64,6 +66,7 @@ class Worker:
         self._swept: float | None = None
         self._instant: datetime | None = None
         self._pending: set[str] = set()
+        self._anchoring: threading.Thread | None = None
 
     def stop(self) -> None:
         """Stop after the action at hand."""
@@ -98,6 +101,24 @@ class Worker:
             self.catch_up()
         if self.leases.take(["upkeep:compact"], self.name, 3600.0):
             self.orrery.lake.compact()
+        self._anchor()
+
+    def _anchor(self) -> None:
+        """Note the head of the chain outside, beside the work: what does not answer holds nothing up."""
+        settings = self.orrery.settings
+        if not settings.anchors or (self._anchoring is not None and self._anchoring.is_alive()):
+            return
+        if not self.leases.take(["upkeep:anchors"], self.name, min(60.0, settings.anchor_every)):
+            return
+        anchoring = self.orrery.anchoring
+        due = [
+            one
+            for one in anchoring.due(settings.anchors.split(), self.orrery.clock.now(), settings.anchor_every)
+            if not anchoring.failing(one) or self.leases.take([f"upkeep:{digest(one)}"], self.name, AGAIN)
+        ]
+        if due:
+            self._anchoring = threading.Thread(target=anchoring.anchor, args=[due], name="anchors", daemon=True)
+            self._anchoring.start()
 
     def catch_up(self) -> None:
         """Write down what happened while nobody was there to: commits and data that have no event yet."""

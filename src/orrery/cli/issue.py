@@ -30,12 +30,15 @@ def issues(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Of this model; default: of all.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Closed ones as well.")] = False,
 ) -> None:
-    """List the open issues, the oldest first."""
+    """List the open issues, the oldest first; those of orrery itself stand at no model and close by themselves."""
     orrery = here.orrery()
+    of = {name: orrery.model(name).issues for name in ([model] if model is not None else orrery.models())}
+    if model is None and orrery.caller.may("audit"):
+        of[""] = orrery.states.data().issues
     found: list[dict[str, Any]] = [
         {"model": name, **show.plain(one)}
-        for name in ([model] if model is not None else orrery.models())
-        for one in orrery.model(name).issues.values()
+        for name, ones in of.items()
+        for one in ones.values()
         if all_ or one.closed is None
     ]
     if here.as_json:
@@ -45,7 +48,7 @@ def issues(
         rows = [
             (
                 each["id"],
-                each["model"],
+                each["model"] or "-",
                 f"v{each['version']}" if each["version"] is not None else "-",
                 each["at"][:16].replace("T", " "),
                 each["owner"] or "-",

@@ -11,7 +11,22 @@ from typing import Annotated
 
 import typer
 
-from orrery.cli import access, audit, data, demo, doctor, issue, local, orders, project, reading, score, timeline, up
+from orrery.cli import (
+    access,
+    anchor,
+    audit,
+    data,
+    demo,
+    doctor,
+    issue,
+    local,
+    orders,
+    project,
+    reading,
+    score,
+    timeline,
+    up,
+)
 from orrery.cli.command import ACTOR, FAILED, HOME, JSON, OK, USAGE
 
 app = typer.Typer(
@@ -23,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 failed or refused; 2 the command line was not understood.",
 )
-for part in (up, project, local, orders, issue, timeline, reading, data, score, access, audit, doctor, demo):
+for part in (up, project, local, orders, issue, timeline, reading, data, score, access, audit, anchor, doctor, demo):
     part.register(app)
 
 

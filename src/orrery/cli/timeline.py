@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from orrery.app import Orrery
+    from orrery.timeline.anchor import Anchor
     from orrery.timeline.event import Event
     from orrery.timeline.state import Lane, ModelState
 
@@ -131,35 +132,64 @@ def verify(
     here: Here,
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="An exported timeline; none: the home's.")] = None,
     head: Annotated[str | None, typer.Option(metavar="HASH", help="Hash that the last event is known to have.")] = None,
+    anchors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PLACE", help="Where the chain was anchored, or a file of anchors; may be repeated."),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificates (PEM) by which time stamps are checked.")
+    ] = None,
 ) -> None:
     """Check that nobody tampered with the timeline.
 
-    Nothing changed, removed, moved or put in between; needs no server.
+    Nothing changed, removed, moved or put in between; needs no server. With --anchors: nor cut off at the end, nor
+    written anew as a whole. With --ca: the time stamps of the anchors hold.
     """
+    from orrery.audit.places import checked, gathered
     from orrery.timeline import verify as checks
 
     if file is not None and not file.is_file():
         raise NotFound(f"There is no file {file}.", todo="`orrery timeline --json > FILE` exports one.")
+    noted = gathered(anchors or [])
     chain = checks.exported(file) if file is not None else _stored(here)
-    unreadable = ""
     try:
-        verdict = checks.verify(chain, head=head)
+        sources = [checked(one) for one in anchors or ()]
+        verdict = checks.verify(chain, head=head, anchors=noted, sources=sources)
     except (json.JSONDecodeError, TypeError) as error:
-        unreadable = f"An event cannot be read: {error}."
-        verdict = checks.Verdict(0, "", (unreadable,))
+        verdict = checks.Verdict(0, "", (f"An event cannot be read: {error}.",))
+    faults = [*verdict.faults, *_unstamped([*noted, *verdict.told], ca)]
+    if anchors and not noted:
+        faults.append(f"There is no anchor at {' or '.join(anchors)}.")
     if here.as_json:
-        fields = {"holds": verdict.holds, "events": verdict.events, "head": verdict.head}
-        show.as_json({**fields, "faults": list(verdict.faults)})
-    elif verdict.holds:
+        facts = {"events": verdict.events, "head": verdict.head, "anchors": len(noted), "anchored": verdict.anchored}
+        show.as_json({"holds": not faults, **facts, "faults": faults})
+    elif not faults:
         print(f"The chain of {verdict.events} events holds. Its head is {verdict.head}")
-        if head is None:
-            show.note("Note the head elsewhere: with --head HASH a cut at the end is seen, too.")
+        if noted:
+            after = verdict.events - verdict.anchored
+            print(
+                f"It has all {len(noted)} anchors, the newest of event {verdict.anchored}; {after} events came since."
+            )
+        elif head is None:
+            show.note("Note the head elsewhere: with --head HASH or --anchors PLACE a cut at the end is seen, too.")
     else:
         print("The chain does NOT hold:")
-        for fault in verdict.faults:
+        for fault in faults:
             print(f"  {fault}")
-    if not verdict.holds:
+    if faults:
         raise typer.Exit(FAILED)
+
+
+def _unstamped(anchors: list[Anchor], ca: Path | None) -> list[str]:
+    """Return a sentence for each time stamp that does not hold, or that there is none where some are asked for."""
+    from orrery.audit import stamps
+
+    if ca is None:
+        return []
+    trusted, stamped = stamps.roots(ca), [one for one in anchors if one.stamps]
+    if not stamped:
+        return ["There is no time stamp to check."]
+    return list(dict.fromkeys(fault for one in stamped for fault in stamps.check(one, trusted)))
 
 
 def line(one: Event, *, with_model: bool = False) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from orrery.timeline.event import Event
 from orrery.timeline.state import (
+    Anchored,
     Approval,
     Challenger,
     Commit,
@@ -55,6 +56,11 @@ def fold_data(state: DataState, events: Iterable[Event]) -> DataState:
         elif event.kind == "erasure_asked":
             state.erased[event.data["grave"]] = event.occurred_at
             state.erasures += 1
+        elif event.kind == "anchored":
+            at = parse_instant(event.data["at"])
+            state.anchors[event.data["target"]] = Anchored(seq=event.data["seq"], hash=event.data["hash"], at=at)
+        elif event.kind in _OF_ISSUES:
+            _OF_ISSUES[event.kind](state, event)
         state.seq = event.seq
     return state
 
@@ -343,7 +349,7 @@ def _quieted(state: ModelState, event: Event) -> None:
     lane.alarms = {name: fact for name, fact in lane.alarms.items() if name != event.data["monitor"]}
 
 
-def _issue_opened(state: ModelState, event: Event) -> None:
+def _issue_opened(state: ModelState | DataState, event: Event) -> None:
     state.issues[event.data["issue"]] = Issue(
         id=event.data["issue"],
         at=event.occurred_at,
@@ -358,8 +364,8 @@ def _issue_opened(state: ModelState, event: Event) -> None:
     )
 
 
-def _of_issue(change: Callable[[Issue, Event], None]) -> Callable[[ModelState, Event], None]:
-    def handle(state: ModelState, event: Event) -> None:
+def _of_issue(change: Callable[[Issue, Event], None]) -> Callable[[ModelState | DataState, Event], None]:
+    def handle(state: ModelState | DataState, event: Event) -> None:
         issue = state.issues.get(event.data["issue"])
         if issue is not None:
             change(issue, event)
@@ -392,6 +398,13 @@ def _end_tenure(lane: Lane, at: datetime) -> None:
         lane.tenures = [*lane.tenures[:-1], (number, since, at)]
 
 
+_OF_ISSUES: dict[str, Callable[[ModelState | DataState, Event], None]] = {
+    "issue_opened": _issue_opened,
+    "issue_commented": _of_issue(_issue_commented),
+    "issue_assigned": _of_issue(_issue_assigned),
+    "issue_closed": _of_issue(_issue_closed),
+    "issue_reopened": _of_issue(_issue_reopened),
+}
 _HANDLERS: dict[str, Callable[[ModelState, Event], None]] = {
     "pushed": _pushed,
     "built": _built,
@@ -419,9 +432,5 @@ _HANDLERS: dict[str, Callable[[ModelState, Event], None]] = {
     "watched": _watched,
     "alarmed": _alarmed,
     "quieted": _quieted,
-    "issue_opened": _issue_opened,
-    "issue_commented": _of_issue(_issue_commented),
-    "issue_assigned": _of_issue(_issue_assigned),
-    "issue_closed": _of_issue(_issue_closed),
-    "issue_reopened": _of_issue(_issue_reopened),
+    **_OF_ISSUES,
 }

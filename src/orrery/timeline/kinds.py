@@ -56,6 +56,9 @@ KINDS: dict[str, str] = {
     "contract_changed": "A dataset's contract changed. data: dataset, contract, digest.",
     # privacy
     "erasure_asked": "A subject is to be erased; from now on no row of it is taken. data: grave.",
+    # audit
+    "anchored": "The head of the chain was noted outside. data: target, seq, hash, at, stamps (authority -> its time "
+    "stamp).",
     # people
     "business": "Something happened in the world around the model.",
     "registry": "A registry client did something to the model. data: operation and its arguments.",

@@ -6,6 +6,7 @@ traffic.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -16,7 +17,7 @@ from orrery import spec as specs
 from orrery.spec import Spec
 from orrery.types import PRODUCTION, digest, percent
 
-FORM = 7
+FORM = 8
 """Raise it when the meaning of a stored state changes: older ones are then folded anew."""
 
 
@@ -256,8 +257,7 @@ class ModelState(msgspec.Struct, kw_only=True):
 
     def open_issue(self, cause: str) -> Issue | None:
         """Return the open issue of a cause, if there is one."""
-        fits = (one for one in self.issues.values() if cause and one.cause == cause and one.closed is None)
-        return next(fits, None)
+        return open_issue(self.issues, cause)
 
     def question(self, version: Version, environment: str, role: str) -> Issue | None:
         """Return the open question to the author that a review waits for, if there is one."""
@@ -292,8 +292,16 @@ class Dataset(msgspec.Struct, kw_only=True):
     digest: str = ""
 
 
+class Anchored(msgspec.Struct, kw_only=True):
+    """What was noted outside last: the number of the event, its hash, and when."""
+
+    seq: int
+    hash: str
+    at: datetime
+
+
 class DataState(msgspec.Struct, kw_only=True):
-    """All datasets; folded from the events that belong to no model."""
+    """All datasets, and what concerns orrery itself; folded from the events that belong to no model."""
 
     seq: int = 0
     datasets: dict[str, Dataset] = {}
@@ -301,6 +309,20 @@ class DataState(msgspec.Struct, kw_only=True):
     """What says of a subject that it was erased, and when; the subject cannot be told from it."""
     erasures: int = 0
     """How often an erasure was asked for."""
+    anchors: dict[str, Anchored] = {}
+    """Where the head of the chain was noted -> the last time that it was."""
+    issues: dict[str, Issue] = {}
+    """Issues of orrery itself, which concern no single model."""
+
+    def open_issue(self, cause: str) -> Issue | None:
+        """Return the open issue of a cause, if there is one."""
+        return open_issue(self.issues, cause)
+
+
+def open_issue(issues: Mapping[str, Issue], cause: str) -> Issue | None:
+    """Return the open issue of a cause, if there is one."""
+    fits = (one for one in issues.values() if cause and one.cause == cause and one.closed is None)
+    return next(fits, None)
 
 
 @lru_cache(maxsize=256)

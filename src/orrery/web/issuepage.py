@@ -71,14 +71,14 @@ class IssuePage(Page):
 
 
 def issues_page(orrery: Orrery) -> IssuesPage:
-    """Return the page of the issues of all models, the newest first."""
-    return _listed(orrery, orrery.models(), "Issues")
+    """Return the page of the issues of all models, the newest first, and of those of orrery itself for who audits."""
+    own = orrery.states.data().issues if orrery.caller.may("audit") else {}
+    return _listed({name: orrery.model(name).issues for name in orrery.models()} | {"": own}, "Issues")
 
 
 def model_issues_page(orrery: Orrery, name: str, done: str) -> IssuesPage:
     """Return the page of the issues of one model."""
-    orrery.model(name)
-    return _listed(orrery, [name], f"{name}: issues", name, done)
+    return _listed({name: orrery.model(name).issues}, f"{name}: issues", name, done)
 
 
 def issue_page(orrery: Orrery, name: str, id_: str, done: str) -> IssuePage:
@@ -96,11 +96,11 @@ def issue_page(orrery: Orrery, name: str, id_: str, done: str) -> IssuePage:
     )
 
 
-def _listed(orrery: Orrery, names: list[str], title: str, model: str = "", done: str = "") -> IssuesPage:
+def _listed(of: dict[str, dict[str, Issue]], title: str, model: str = "", done: str = "") -> IssuesPage:
     found = [
         Entry(name, one.id, one.at, one.title, one.owner, one.version, one.comments, one.closed, one.closed_why)
-        for name in names
-        for one in orrery.model(name).issues.values()
+        for name, issues in of.items()
+        for one in issues.values()
     ]
     found.sort(key=lambda one: one.at, reverse=True)
     return IssuesPage(
