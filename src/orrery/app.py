@@ -21,6 +21,7 @@ from orrery.access.denials import Denials
 from orrery.access.guarded import Of, needs
 from orrery.access.keys import Keys
 from orrery.access.roles import DATA, OWNER, Caller
+from orrery.access.secrets import SecretOrders, Secrets
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.loop import decide
 from orrery.review.orders import ReviewOrders
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from orrery.spec import Spec
 
 
-class Orrery(ReviewOrders):
+class Orrery(ReviewOrders, SecretOrders):
     """One orrery: its timeline, its data and the commands that change it, for one caller.
 
     Parameters
@@ -108,6 +109,13 @@ class Orrery(ReviewOrders):
         from orrery.audit.anchoring import FOLDER, Anchoring
 
         return Anchoring(self.timeline, self.states.data, self.settings.home / FOLDER)
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """The secrets of projects."""
+        from orrery.data.sealed import Sealed
+
+        return Secrets(self.settings.home / "secrets", self.settings.secrets_key, Sealed)
 
     # --- for whom --------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,8 @@ SETTINGS: dict[str, str] = {
     "git+URL, s3://..., gs://..., az://..., the path of a folder, tsa+https://... (a time-stamp authority). Default: "
     "nowhere.",
     "ORRERY_ANCHOR_EVERY": "How often, while events come: 1h, 1d (default) ...",
+    "ORRERY_SECRETS_KEY": "File with keys that secrets of projects are encrypted with: the first line encrypts, the "
+    "others still open; default: secrets/key in the home folder, made where it is needed.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
 }
 
@@ -79,6 +81,7 @@ class Settings:
     privacy_key : file with the key of personal data; empty for the one in the home folder.
     anchors : addresses where the head of the chain is noted, with spaces between.
     anchor_every : seconds between two notes.
+    secrets_key : file with the keys of secrets; empty for the one in the home folder.
     """
 
     home: Path
@@ -102,6 +105,7 @@ class Settings:
     privacy_key: str = ""
     anchors: str = ""
     anchor_every: float = 86400.0
+    secrets_key: str = ""
 
     @property
     def control_url(self) -> str:
@@ -148,6 +152,7 @@ class Settings:
             "ORRERY_PRIVACY_KEY": self.privacy_key,
             "ORRERY_ANCHORS": self.anchors,
             "ORRERY_ANCHOR_EVERY": f"{self.anchor_every}s",
+            "ORRERY_SECRETS_KEY": self.secrets_key,
         }
 
 
@@ -191,6 +196,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "privacy_key": _path(given.get("ORRERY_PRIVACY_KEY", "")),
         "anchors": " ".join(given.get("ORRERY_ANCHORS", "").split()),
         "anchor_every": _duration("ORRERY_ANCHOR_EVERY", "1d"),
+        "secrets_key": _path(given.get("ORRERY_SECRETS_KEY", "")),
     }
     values.update({name: value for name, value in overrides.items() if value is not None})
     made = Settings(home=root, **values)  # type: ignore[arg-type]

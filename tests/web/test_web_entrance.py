@@ -38,7 +38,14 @@ BY = {"by": "tom", "why": "For the test."}
 PASSWORD = "the moons of Jupiter are four"
 WHY = {"why": "Because the test says so."}
 OF_PART = {"/versions/": OF_VERSION, "/issues/": OF_ISSUE}
-FILLED = {"issue": "decay200", "model": MODEL, "name": "flights", "number": "5", "sha": "c0ffee5"}
+FILLED = {
+    "issue": "decay200",
+    "model": MODEL,
+    "name": "flights",
+    "number": "5",
+    "secret": "warehouse",
+    "sha": "c0ffee5",
+}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from orrery.types import check_name
 Role = Literal["viewer", "scientist", "reviewer", "compliance", "operator", "administrator"]
 Permission = Literal[
     "read", "predict", "push", "train", "data", "track", "note", "review", "override", "release", "delete",
-    "operate", "audit", "accounts",
+    "operate", "audit", "accounts", "secrets",
 ]  # fmt: skip
 Entrance = Literal["pages", "api", "git", "mlflow", "inference"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -40,6 +40,7 @@ _TABLE = """
     operate       -       -         -         -         x          x
     audit         -       -         -         x         -          x
     accounts      -       -         -         -         -          x
+    secrets       -       x         -         -         x          x
 """
 MEANING: dict[str, str] = {
     "read": "see models, versions, datasets and timelines; clone",
@@ -56,6 +57,7 @@ MEANING: dict[str, str] = {
     "operate": "see processes and what is due, move the clock of a replay",
     "audit": "read and check the whole chain of events",
     "accounts": "add and disable accounts, give and take roles, make and revoke the keys of others",
+    "secrets": "set and remove the secrets of a project; never read them",
 }
 
 

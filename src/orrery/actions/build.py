@@ -13,7 +13,7 @@ from orrery.workers.action import Action
 def build(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     """Lock the environment of a commit."""
     commit = action.args["commit"]
-    environment = desk.environment(desk.checkout(model.name, commit))
+    environment = desk.environment(model.name, model.spec_of(commit), commit)
     how = "cached" if environment.cached else f"{environment.seconds:.1f} s"
     return [
         Draft(
@@ -39,9 +39,17 @@ def test(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     commit = action.args["commit"]
     spec = model.spec_of(commit)
     checkout = desk.checkout(model.name, commit)
-    environment = desk.environment(checkout)
+    environment = desk.environment(model.name, spec, commit)
     limits = limits_of(spec, spec.resources.tests_wall)
-    report = run_tests(checkout, environment, limits, action.environment, warm=desk.warm)
+    report = run_tests(
+        checkout,
+        environment,
+        limits,
+        action.environment,
+        warm=desk.warm,
+        secrets=desk.secrets(model.name, spec, "tests"),
+        redaction=desk.redaction(model.name),
+    )
     if not report.ok:
         raise ProjectFailed(report.reason, output=report.output)
     words = f"{report.passed} passed, {report.seconds:.1f} s" if report.passed else report.reason

@@ -15,8 +15,9 @@ import msgspec
 from orrery.app import Orrery
 from orrery.build.environment import Environment, lock
 from orrery.build.suite import PROGRAM as TESTS
-from orrery.errors import NotFound
+from orrery.errors import NotFound, ProjectFailed
 from orrery.pipeline.client import ModelProcess
+from orrery.pipeline.redaction import PREFIX, SALT, Redaction
 from orrery.spec import Spec
 from orrery.timeline.event import Draft
 from orrery.timeline.state import Commit, ModelState, Version
@@ -102,9 +103,40 @@ class Desk:
         path: Path = self.source.checkout(model, commit)
         return path
 
-    def environment(self, checkout: Path) -> Environment:
-        """Return the locked environment of a checkout, made if it is not there."""
-        return lock(checkout, self.settings.folder("environments"))
+    def environment(self, model: str, spec: Spec, commit: str) -> Environment:
+        """Return the locked environment of a commit, made if it is not there.
+
+        Raises
+        ------
+        ProjectFailed
+            If it cannot be made, or a secret that it needs was not set.
+        """
+        checkout, secrets = self.checkout(model, commit), self.secrets(model, spec, "build")
+        return lock(checkout, self.settings.folder("environments"), secrets, model, self.redaction(model))
+
+    def secrets(self, model: str, spec: Spec, action: str) -> dict[str, str]:
+        """Return the variables with the secrets that an action of a project gets.
+
+        Raises
+        ------
+        ProjectFailed
+            If one was not set.
+        """
+        wanted = [name for name, actions in spec.secrets.items() if action in actions]
+        known = self.orrery.secrets.values(model) if wanted else {}
+        for name in wanted:
+            if name not in known:
+                raise ProjectFailed(
+                    f"The secret {name}, which orrery.toml gives to {action}, is not set.",
+                    safe="None of the project's code ran.",
+                    todo=f"orrery secret set {model} {name}",
+                )
+        found = {PREFIX + name.upper().replace("-", "_"): known[name] for name in wanted}
+        return found | {SALT: self.orrery.secrets.salt(model)} if found else {}
+
+    def redaction(self, model: str) -> Redaction:
+        """Return what takes the secrets of a project out of what is captured of it."""
+        return Redaction(self.orrery.secrets.values(model).values())
 
     def python_of(self, commit: Commit) -> str:
         """Return the interpreter that a commit was built with."""

@@ -32,7 +32,8 @@ def run_project(
         If it fails.
     """
     checkout = desk.checkout(model.name, run.commit)
-    environment = desk.environment(checkout)
+    environment = desk.environment(model.name, spec, run.commit)
+    secrets, redaction = desk.secrets(model.name, spec, "training"), desk.redaction(model.name)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     datasets: dict[str, dict[str, str]] = {}
@@ -65,15 +66,17 @@ def run_project(
     finished = run_contained(
         [environment.python, "-m", TRAINING, out / "job.json"],
         cwd=out,
-        env={"PYTHONHASHSEED": "0", **_threads(desk), **_tracking(desk, model.name, spec)},
+        env={"PYTHONHASHSEED": "0", **_threads(desk), **_tracking(desk, model.name, spec), **secrets},
         limits=limits_of(spec, spec.resources.wall),
         log=out / "log.txt",
         expects=out / "result.json",
         warm=desk.warm,
+        redaction=redaction,
     )
     if not (out / "result.json").exists():
         raise ProjectFailed(f"The training {finished.reason or 'left no result'}.", output=finished.tail)
-    result: dict[str, Any] = json.loads((out / "result.json").read_text())
+    result: dict[str, Any] = redaction.of(json.loads((out / "result.json").read_text()))
+    (out / "result.json").write_text(json.dumps(result, indent=1))  # it stays, as what can be told of it
     if not result.get("ok"):
         error = result.get("error") or {}
         step = f"in {error['step']}: " if error.get("step") else ""

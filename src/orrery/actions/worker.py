@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
+import msgspec
+
 from orrery.actions import build, gate, probe, purge, train, watch
 from orrery.actions.desk import Desk, failure, owner_of
 from orrery.app import Orrery
@@ -200,7 +202,7 @@ class Worker:
         stage, doing = DOINGS[action.kind]
         model = self.orrery.model(action.model)
         try:
-            self.orrery.append(doing(self.desk, model, action))
+            self.orrery.append(self._clear(model, doing(self.desk, model, action)))
         except ProjectFailed as error:
             self._fail(action, model, stage, str(error), error.output)
         except NotFound as error:
@@ -217,9 +219,14 @@ class Worker:
         commit = action.args.get("commit", "")
         if action.kind == "train":
             commit = model.runs[action.args["run"]].commit
-        owner = owner_of(model, commit)
+        owner, said = owner_of(model, commit), self.desk.redaction(model.name)
         with contextlib.suppress(OrreryError):
-            self.orrery.append(failure(model, action, stage, error, owner=owner, output=output))
+            self.orrery.append(failure(model, action, stage, said.of(error), owner=owner, output=said.of(output)))
+
+    def _clear(self, model: ModelState, drafts: list[Draft]) -> list[Draft]:
+        """Return events without a secret of the project, whatever its code said to whom."""
+        said = self.desk.redaction(model.name)
+        return [msgspec.structs.replace(one, why=said.of(one.why), data=said.of(one.data)) for one in drafts]
 
     def _mark(self) -> object:
         replayed = self.orrery.clock.now() if self.orrery.settings.replay else None

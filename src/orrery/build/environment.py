@@ -15,7 +15,7 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import orrery
 from orrery.build.index import options, variables
 from orrery.build.requirements import PYTHON, Requirements, find, satisfied, without
 from orrery.errors import OrreryError, ProjectFailed
+from orrery.pipeline.redaction import Redaction
 from orrery.types import digest
 from orrery.workers.contained import Finished, Limits, run
 
@@ -56,13 +57,22 @@ class Environment:
         return _effective(self.python.parent.parent)
 
 
-def lock(checkout: Path, folder: Path) -> Environment:
+def lock(
+    checkout: Path,
+    folder: Path,
+    secrets: Mapping[str, str] | None = None,
+    of: str = "",
+    redaction: Redaction | None = None,
+) -> Environment:
     """Return the environment of a checkout, made if it is not there; safe for many processes at once.
 
     Parameters
     ----------
     checkout : folder of the project; it is not written to.
     folder : where environments are kept, one sub-folder each.
+    secrets : variables that only the build gets, such as the password of an index.
+    of : whose they are: what is installed by them is for nobody else.
+    redaction : what is secret, and in no output.
 
     Raises
     ------
@@ -80,6 +90,7 @@ def lock(checkout: Path, folder: Path) -> Environment:
             "orrery": _installed(own_folders()),
             "folders": [str(path) for path in own_folders()],
             "checkout": str(checkout.resolve()) if wanted.local else "",
+            **({"of": of} if secrets else {}),
         }
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +98,7 @@ def lock(checkout: Path, folder: Path) -> Environment:
     with _alone(place.with_suffix(".lock")):
         cached = _complete(place)
         if not cached:
-            _build(place, checkout, wanted)
+            _build(place, checkout, wanted, _Uv(secrets or {}, redaction or Redaction()))
         content = json.loads((place / "complete.json").read_text())
     return Environment(
         frozen=content["frozen"],
@@ -106,18 +117,18 @@ def own_folders() -> list[Path]:
     return [path for path in map(Path, dict.fromkeys(found)) if path.is_dir()]
 
 
-def _build(place: Path, checkout: Path, wanted: Requirements) -> None:
+def _build(place: Path, checkout: Path, wanted: Requirements, uv: _Uv) -> None:
     # A venv cannot be renamed, so it is made where it stays; without complete.json it counts as not there.
     shutil.rmtree(place, ignore_errors=True)
-    _uv(["venv", "--no-project", "--no-config", "--python", sys.executable, str(place)], place.parent)
+    uv.run(["venv", "--no-project", "--no-config", "--python", sys.executable, str(place)], place.parent)
     target = place / "requirements.lock"
     own = _installed(own_folders())
-    target.write_text(_resolve(checkout, wanted, target, own))
+    target.write_text(_resolve(checkout, wanted, target, own, uv))
     missing = without(target.read_text(), own)
     if missing.strip():
         (place / "missing.txt").write_text(missing)
         command = ["pip", "install", "--no-deps", "--python", str(place / "bin" / "python")]
-        _uv([*command, "-r", str(place / "missing.txt")], checkout, wanted.file)
+        uv.run([*command, "-r", str(place / "missing.txt")], checkout, wanted.file)
     lines = [f"import site; site.addsitedir({str(path)!r})" for path in own_folders()]
     lines.append(str(Path(orrery.__file__).parents[1]))
     (_site(place) / "zz_orrery.pth").write_text("\n".join(lines) + "\n")  # read last: appended behind the project's
@@ -128,39 +139,61 @@ def _build(place: Path, checkout: Path, wanted: Requirements) -> None:
     draft.replace(place / "complete.json")
 
 
-def _resolve(checkout: Path, wanted: Requirements, target: Path, own: dict[str, str]) -> str:
+def _resolve(checkout: Path, wanted: Requirements, target: Path, own: dict[str, str], uv: _Uv) -> str:
     """Return the text of the lock."""
     if wanted.lines is not None and (pins := satisfied(wanted.lines, own)) is not None:
         return "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
     if wanted.file == "uv.lock":
         command = ["export", "--frozen", "--no-emit-project", "--format", "requirements-txt"]
-        _uv([*command, "--no-header", "--no-annotate", "--output-file", str(target)], checkout, wanted.file)
+        uv.run([*command, "--no-header", "--no-annotate", "--output-file", str(target)], checkout, wanted.file)
     else:
         # uv prefers the versions that it finds in the output file
         target.write_text("".join(f"{name}=={version}\n" for name, version in own.items() if name != "orrery-ml"))
         command = ["pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-strip-extras"]
         places = ["--python", str(target.with_name("bin") / "python"), "--output-file", str(target)]
-        _uv([*command, *places, wanted.file], checkout, wanted.file)
+        uv.run([*command, *places, wanted.file], checkout, wanted.file)
     return target.read_text()
 
 
-def _uv(arguments: list[str], cwd: Path, file: str = "") -> Finished:
-    import uv
+@dataclass(frozen=True)
+class _Uv:
+    """Runs uv.
 
-    finished = run([uv.find_uv_bin(), *arguments, *options()], cwd=cwd, env=variables(), limits=UV_LIMITS)
-    if finished.ok:
-        return finished
-    said = _words(finished.tail) or finished.reason
-    if any(sign in finished.tail for sign in _UNREACHABLE) or not file:
-        raise OrreryError(
-            f"The environment could not be made: {said}",
-            safe="Nothing of the project is at fault, as far as can be seen.",
-            todo="See that the package index can be reached; the build is tried again.",
+    Parameters
+    ----------
+    secrets : variables that it gets besides those of the package index.
+    redaction : what is secret.
+    """
+
+    secrets: Mapping[str, str]
+    redaction: Redaction
+
+    def run(self, arguments: list[str], cwd: Path, file: str = "") -> Finished:
+        """Run a command, for the requirements in a file.
+
+        Raises
+        ------
+        ProjectFailed, OrreryError
+            As :func:`lock`.
+        """
+        import uv
+
+        words = [uv.find_uv_bin(), *arguments, *options()]
+        env = {**variables(), **self.secrets}
+        finished = run(words, cwd=cwd, env=env, limits=UV_LIMITS, redaction=self.redaction)
+        if finished.ok:
+            return finished
+        said = _words(finished.tail) or finished.reason
+        if any(sign in finished.tail for sign in _UNREACHABLE) or not file:
+            raise OrreryError(
+                f"The environment could not be made: {said}",
+                safe="Nothing of the project is at fault, as far as can be seen.",
+                todo="See that the package index can be reached; the build is tried again.",
+            )
+        raise ProjectFailed(
+            f"The requirements in {file} cannot be installed: {said}",
+            todo=f"Correct {'pyproject.toml, run uv lock' if file == 'uv.lock' else file} and push again.",
         )
-    raise ProjectFailed(
-        f"The requirements in {file} cannot be installed: {said}",
-        todo=f"Correct {'pyproject.toml, run uv lock' if file == 'uv.lock' else file} and push again.",
-    )
 
 
 def _words(tail: str) -> str:

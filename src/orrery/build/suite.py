@@ -6,12 +6,14 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
 
 from orrery.build.environment import Environment
+from orrery.pipeline.redaction import Redaction
 from orrery.workers.contained import Finished, Limits, run
 from orrery.workers.warm import WarmStarts
 
@@ -54,6 +56,8 @@ def run_tests(
     where: str = "development",
     log: Path | None = None,
     warm: WarmStarts | None = None,
+    secrets: Mapping[str, str] | None = None,
+    redaction: Redaction | None = None,
 ) -> TestReport:
     """Run ``tests/`` of a checkout with pytest, in a throw-away copy.
 
@@ -65,6 +69,8 @@ def run_tests(
     where : environment that the version enters; the tests see it as ``ORRERY_STEP_ENVIRONMENT``.
     log : file that gets the output.
     warm : forks pytest from a process that has imported what the tests need, where it can.
+    secrets : variables that only the tests get.
+    redaction : what is secret, and in no output.
     """
     if not (checkout / "tests").is_dir():
         return TestReport(0, 0, 0, 0, 0.0, "", True, "the project has no tests")
@@ -78,18 +84,19 @@ def run_tests(
         finished = run(
             argv,
             cwd=copy,
-            env={"PYTHONHASHSEED": "0", "ORRERY_STEP_ENVIRONMENT": where, "TMPDIR": scratch},
+            env={"PYTHONHASHSEED": "0", "ORRERY_STEP_ENVIRONMENT": where, "TMPDIR": scratch, **(secrets or {})},
             limits=limits,
             log=log,
             expects=junit,
             warm=warm,
+            redaction=redaction,
         )
-        return _report(finished, junit)
+        return _report(finished, junit, redaction or Redaction())
 
 
-def _report(finished: Finished, junit: Path) -> TestReport:
+def _report(finished: Finished, junit: Path, redaction: Redaction) -> TestReport:
     try:
-        cases = list(ElementTree.parse(junit).iter("testcase"))
+        cases = list(ElementTree.fromstring(redaction.whole(junit.read_bytes())).iter("testcase"))
     except (FileNotFoundError, ElementTree.ParseError):
         return TestReport(0, 0, 0, 0, finished.seconds, finished.tail, False, _unfinished(finished))
     bad = [(case, case.find("failure"), case.find("error")) for case in cases]

@@ -24,6 +24,7 @@ from orrery.cli import (
     project,
     reading,
     score,
+    secret,
     timeline,
     up,
 )
@@ -38,7 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 failed or refused; 2 the command line was not understood.",
 )
-for part in (up, project, local, orders, issue, timeline, reading, data, score, access, audit, anchor, doctor, demo):
+PARTS = (up, project, local, orders, issue, timeline, reading, data, score, access, secret, audit, anchor, doctor, demo)
+for part in PARTS:
     part.register(app)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from types import FunctionType
 from typing import Any, Protocol
 
+from orrery.pipeline.redaction import SALT, given_secrets
 from orrery.pipeline.source import could_be_file
 from orrery.pipeline.values import DIGEST_LENGTH, Code, digest, encode
 
@@ -74,6 +75,15 @@ def content_digest(value: Any, code: Project) -> str:
     return digest("stored", encode(value, code).digest)
 
 
+def told(value: Any, code: Project) -> str:
+    """What a value comes to, as it is kept with the results: its digest, and the value itself where it is short.
+
+    Where the process was given secrets, the digests have a salt: nobody can try what the secret might be.
+    """
+    found, salt = content_digest(value, code), os.environ.get(SALT, "")
+    return f"{digest(salt, found) if salt else found} {shown(value)}"
+
+
 def shown(value: Any) -> str:
     """A value in few characters, for reasons and pages; empty for all but plain values and lists of them.
 
@@ -83,5 +93,5 @@ def shown(value: Any) -> str:
     ('6', '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1...', '')
     """
     plain = all(type(each) in _ATOMS for each in (value if type(value) in (list, tuple) else [value]))
-    text = repr(value) if plain else ""
+    text = given_secrets().of(repr(value)) if plain else ""
     return text if len(text) <= 40 else f"{text[:36]}..."

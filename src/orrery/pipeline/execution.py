@@ -13,7 +13,7 @@ from typing import Any
 from orrery.errors import Damaged, NotFound, NotUnderstood, OrreryError, ProjectFailed
 from orrery.pipeline.cache import Cache, Record
 from orrery.pipeline.checkout import describe
-from orrery.pipeline.content import content_digest, file_digest, files_named, shown
+from orrery.pipeline.content import file_digest, files_named, told
 from orrery.pipeline.keys import ProjectCode
 from orrery.pipeline.reasons import why
 from orrery.pipeline.steps import Step
@@ -175,7 +175,7 @@ class Execution:
         parts = self.code.parts(self.code.reach(step.function, step=True))
         parts["environment"] = self.environment
         for name, value in self._arguments(step).items():
-            parts[f"parameter {name}"] = f"{content_digest(value, self.code)} {shown(value)}"
+            parts[f"parameter {name}"] = told(value, self.code)
         for name in step.needs:
             if name in self._names:
                 output = self._reports[name].output_digest

@@ -13,7 +13,7 @@ from typing import Any
 
 from orrery.errors import Damaged, NotUnderstood
 from orrery.pipeline.checkout import Checkout, checkout_of
-from orrery.pipeline.content import content_digest, file_digest, shown
+from orrery.pipeline.content import file_digest, told
 from orrery.pipeline.reach import Reach, Walk
 from orrery.pipeline.source import Source, could_be_file
 from orrery.pipeline.values import digest
@@ -80,7 +80,7 @@ class ProjectCode:
         for label, look_up in reach.live.items():
             try:
                 value = look_up()
-                parts[label] = f"{content_digest(value, self)} {shown(value)}"
+                parts[label] = told(value, self)
             except NotUnderstood as error:
                 raise NotUnderstood(f"{label}: {error.what}") from error
         for text in reach.files:

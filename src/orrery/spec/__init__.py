@@ -61,7 +61,7 @@ def from_dict(fields: dict[str, Any], source: str = "orrery.toml") -> Spec:
     NotUnderstood
         As :func:`parse`.
     """
-    fields = _burdens_whole(_metrics_inline(fields))
+    fields = _secrets_listed(_burdens_whole(_metrics_inline(fields)))
     _refuse_unknown(fields, Spec, "", source)
     try:
         spec = msgspec.convert(fields, Spec)
@@ -87,6 +87,8 @@ def json_schema() -> dict[str, Any]:
     for name in sorted({metric for names in METRICS.values() for metric in names}):
         gates["properties"][name] = limit
     gates["additionalProperties"] = limit  # a loss of the project's own
+    handed = schema["$defs"]["Spec"]["properties"]["secrets"]["additionalProperties"]
+    schema["$defs"]["Spec"]["properties"]["secrets"]["additionalProperties"] = {"anyOf": [handed["items"], handed]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "orrery.toml", **schema}
 
 
@@ -116,6 +118,14 @@ def _burdens_whole(fields: dict[str, Any]) -> dict[str, Any]:
             if given.get("ab") and "shadow" not in given:
                 whole[change]["shadow"] = False  # who asks for the one proof does not ask for the other
     return {**fields, "rollout": whole}
+
+
+def _secrets_listed(fields: dict[str, Any]) -> dict[str, Any]:
+    """Take ``warehouse = "training"`` for a list of one action."""
+    secrets = fields.get("secrets")
+    if not isinstance(secrets, dict):
+        return fields
+    return {**fields, "secrets": {name: [one] if isinstance(one, str) else one for name, one in secrets.items()}}
 
 
 def _refuse_unknown(fields: Any, struct: Any, path: str, source: str) -> None:

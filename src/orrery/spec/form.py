@@ -332,6 +332,12 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     tests_wall: Duration = "10m"
 
 
+Handed = Annotated[
+    tuple[Annotated[str, Meta(pattern="^(build|tests|training)$")], ...],
+    Meta(min_length=1, description="Actions that get it, as the variable SECRET_NAME: build, tests, training."),
+]
+
+
 class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The whole of ``orrery.toml``."""
 
@@ -348,3 +354,10 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     monitors: Monitors = Monitors()
     serving: Serving = Serving()
     resources: Resources = Resources()
+    secrets: Annotated[
+        dict[str, Handed],
+        Meta(
+            description='Secrets of the project, and which actions get them: `warehouse = "training"`, or '
+            '`["tests", "training"]`. [How](../secrets.md).'
+        ),
+    ] = {}

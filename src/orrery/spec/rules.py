@@ -58,6 +58,8 @@ def check(spec: Spec, source: str) -> None:
         raise NotUnderstood(f"{source}: a model cannot be called {spec.model.name!r}: a page has this address.")
     for dataset in spec.data.values():
         check_name(dataset, "name of a dataset")
+    for secret in spec.secrets:
+        check_name(secret, "name of a secret")
     _check_losses(spec, source)
     losses, metrics = (*LOSSES[task], *spec.losses), (*METRICS[task], *spec.losses)
     if spec.rollout.primary not in losses:

@@ -70,5 +70,7 @@ KINDS: dict[str, str] = {
     "key": "A token or a link was made or revoked, or sessions ended. data: account, key (its id), key_kind, scopes, "
     "project, until, revoked.",
     "signed_in": "A person signed in. data: account, key, until.",
+    "secret": "A secret of a project was set, replaced, removed or encrypted anew; never its value. data: project, "
+    "secret (its name), change.",
     "denied": "An attempt was denied. data: what, project, more (how many alike were only counted before).",
 }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from orrery.access.secrets import Secret
 from orrery.app import Orrery
 from orrery.errors import NotUnderstood
 from orrery.review.deadlines import overdue
@@ -118,6 +119,9 @@ class OrdersPage(Page):
     name: str
     champions: list[Place]
     earlier: dict[str, list[int]]
+    secrets: list[Secret]
+    needed: dict[str, tuple[str, ...]]
+    """Secrets that the newest commit declares -> the actions that get them."""
     done: str
 
 
@@ -181,7 +185,16 @@ def orders_page(orrery: Orrery, name: str, done: str) -> OrdersPage:
         for lane in model.lanes.values()
     }
     champions = [place(lane) for lane in lanes_of(model) if lane.champion is not None]
-    return OrdersPage(title=f"{name}: orders", name=name, champions=champions, earlier=earlier, done=done)
+    newest_commit = next(reversed(model.commits), None)
+    return OrdersPage(
+        title=f"{name}: orders",
+        name=name,
+        champions=champions,
+        earlier=earlier,
+        secrets=orrery.secrets.all(name),
+        needed=dict(model.spec_of(newest_commit).secrets) if newest_commit else {},
+        done=done,
+    )
 
 
 def _alarms(model: ModelState) -> list[Alarm]:

@@ -54,6 +54,10 @@ _RULES = """
     POST    /api/models/{model}/versions/{number}/promote  release  project
     POST    /api/models/{model}/versions/{number}/retire   release  project
 
+    GET     /api/models/{model}/secrets                  read       project
+    PUT     /api/models/{model}/secrets/{secret}         secrets    project
+    DELETE  /api/models/{model}/secrets/{secret}         secrets    project
+
     GET     /mlflow                                      read       *
     GET     /mlflow/*                                    read       *
     POST    /mlflow/*                                    track      *

@@ -22,7 +22,7 @@ from orrery.access.homekey import home_key
 from orrery.access.patience import Patience
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
-from orrery.web import api, forms, orders, pages, signing
+from orrery.web import api, forms, orders, pages, secrets, signing
 from orrery.web.assignment import Assigner
 from orrery.web.entrance import Entrance
 from orrery.web.guard import HEADERS, App, Guard, Receive, Scope, Send
@@ -58,6 +58,7 @@ def create(orrery: Orrery) -> FastAPI:
     app.add_middleware(Guard, url=orrery.settings.url)
     app.include_router(api.router)
     app.include_router(orders.router)
+    app.include_router(secrets.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
     app.mount("/mlflow", _Lazily(lambda: _load("orrery.registry.server", "mlflow_app", orrery)))
     app.mount("/git", _Lazily(lambda: _load("orrery.source.http", "git_app", orrery)))

@@ -119,6 +119,13 @@ class BusinessEvent(Body):
     data: dict[str, Any] = {}
 
 
+class SecretOrder(Body):
+    """The value of a secret."""
+
+    value: Annotated[str, Meta(min_length=8, max_length=65536, description="It is never shown again.")]
+    why: Why
+
+
 class TrainOrder(Body):
     """A training by hand."""
 
@@ -202,6 +209,15 @@ class EventAnswer(Answer):
     data: dict[str, Any]
     prev_hash: str
     hash: str
+
+
+class SecretAnswer(Answer):
+    """What is known of a secret."""
+
+    project: str
+    name: str
+    by: str
+    at: str
 
 
 class Events(Answer):
@@ -391,7 +407,19 @@ _TYPES: list[Any] = [
         Report,
     ),
     *(IssueOrder, CommentOrder, AssignOrder, CloseOrder),
-    *(ClockOrder, Refusal, Events, ModelAnswer, VersionAnswer, ReviewAnswer, StatusAnswer, DataVersion, AddedAnswer),
+    *(
+        SecretOrder,
+        SecretAnswer,
+        ClockOrder,
+        Refusal,
+        Events,
+        ModelAnswer,
+        VersionAnswer,
+        ReviewAnswer,
+        StatusAnswer,
+        DataVersion,
+        AddedAnswer,
+    ),
     *(LabelsAnswer, VerdictAnswer, Taken, Assignment, Version, Issue, Dataset, ServedAt),
 ]
 

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from orrery.pipeline.redaction import Redaction
 from orrery.workers.launch import birth
 from orrery.workers.output import Output
 
@@ -277,6 +278,7 @@ def run(
     on_line: Callable[[str], None] | None = None,
     expects: Path | None = None,
     warm: WarmStarts | None = None,
+    redaction: Redaction | None = None,
 ) -> Finished:
     """Run a program to its end; nothing of it is left when this returns, or when this process dies.
 
@@ -285,6 +287,7 @@ def run(
     argv, cwd, env, limits, warm : as of :func:`spawn`; without limits, those of ``Limits()``.
     log : file that gets the output (of both streams), its head and its tail where it is long.
     on_line : called with each line of output as it comes; what it raises ends the program and is raised here.
+    redaction : secrets, which are in no output that is captured.
     expects : file that the program writes at its proper end; if it is missing, the program ended itself before that.
 
     Returns
@@ -295,7 +298,7 @@ def run(
     """
     limits = limits or Limits()
     with (
-        Output(log, on_line) as output,
+        Output(log, on_line, redaction) as output,
         spawn(
             argv, cwd=cwd, env=env, limits=limits, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, warm=warm
         ) as program,
@@ -304,6 +307,7 @@ def run(
         _read(program, program.stdout, output)
         finished = program.wait()
         assert finished is not None
+        output.end()
     reason = finished.reason
     if expects is not None and not expects.exists() and finished.code is not None and finished.code != 127:
         reason = f"ended itself by os._exit({finished.code})"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from orrery.pipeline.redaction import Redaction, Stream
+
 HEAD_BYTES = 256 << 10
 TAIL_BYTES = 256 << 10
 LINE_BYTES = 16 << 10
@@ -20,9 +22,13 @@ class Output:
     ----------
     path : the file, replaced if it is there; None keeps only the tail in memory.
     on_line : called with each line, without its end.
+    redaction : what is secret; it is in none of that.
     """
 
-    def __init__(self, path: Path | None, on_line: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, path: Path | None, on_line: Callable[[str], None] | None, redaction: Redaction | None = None
+    ) -> None:
+        self._stream = Stream(redaction or Redaction())
         self._file: BinaryIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +44,8 @@ class Output:
         return self
 
     def __exit__(self, *details: object) -> None:
+        if details[0] is None:
+            self.end()
         if self._line and self._on_line and details[0] is None:
             self._on_line(_text(self._line))
         if self._file is not None:
@@ -55,8 +63,17 @@ class Output:
         lines = [line for line in self.tail.splitlines() if line.strip()]
         return lines[-1].strip()[:300] if lines else ""
 
+    def end(self) -> None:
+        """Take that nothing more will be printed."""
+        if held := self._stream.rest():
+            self._take(held)
+
     def write(self, block: bytes) -> None:
         """Take what was printed."""
+        if clear := self._stream.take(block):
+            self._take(clear)
+
+    def _take(self, block: bytes) -> None:
         if self._on_line is not None:
             self._hand_on(block)
         if self._file is not None and self._head < HEAD_BYTES:
