@@ -22,8 +22,11 @@ from orrery.access.guarded import Of, needs
 from orrery.access.keys import Keys
 from orrery.access.roles import DATA, OWNER, Caller
 from orrery.access.secrets import SecretOrders, Secrets
+from orrery.access.vault import Vault
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.loop import decide
+from orrery.notify.channels import Channels
+from orrery.notify.orders import NotifyOrders
 from orrery.review.orders import ReviewOrders
 from orrery.rollout import moves
 from orrery.settings import Settings, load
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     from orrery.spec import Spec
 
 
-class Orrery(ReviewOrders, SecretOrders):
+class Orrery(ReviewOrders, SecretOrders, NotifyOrders):
     """One orrery: its timeline, its data and the commands that change it, for one caller.
 
     Parameters
@@ -69,6 +72,8 @@ class Orrery(ReviewOrders, SecretOrders):
         self.states = States(self.timeline)
         self.accounts, self.keys = Accounts(self.timeline), Keys(self.timeline)
         self.denials = Denials(self.timeline)
+        self.vault = Vault(settings.home)
+        self.channels = Channels(self.timeline, self.vault)
         self._whole = self
 
     @classmethod

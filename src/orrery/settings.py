@@ -52,6 +52,11 @@ SETTINGS: dict[str, str] = {
     "ORRERY_ANCHOR_EVERY": "How often, while events come: 1h, 1d (default) ...",
     "ORRERY_SECRETS_KEY": "File with keys that secrets of projects are encrypted with: the first line encrypts, the "
     "others still open; default: secrets/key in the home folder, made where it is needed.",
+    "ORRERY_MAIL": "Where mail is sent: smtps://USER@HOST/?from=ADDRESS, or smtp:// with STARTTLS (on loopback "
+    "without). Default: none, and no mail is sent.",
+    "ORRERY_MAIL_PASSWORD": "File with the password of that user.",
+    "ORRERY_NOTIFY": "Whether messages and webhooks are sent, and those that come in followed: yes (default), no, or "
+    "replay: also where time is read from a file.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
 }
 
@@ -82,6 +87,8 @@ class Settings:
     anchors : addresses where the head of the chain is noted, with spaces between.
     anchor_every : seconds between two notes.
     secrets_key : file with the keys of secrets; empty for the one in the home folder.
+    mail, mail_password : where mail is sent, and the file with the password; empty for no mail.
+    notify : whether messages and webhooks are sent.
     """
 
     home: Path
@@ -106,6 +113,14 @@ class Settings:
     anchors: str = ""
     anchor_every: float = 86400.0
     secrets_key: str = ""
+    mail: str = ""
+    mail_password: str = ""
+    notify: Literal["yes", "no", "replay"] = "yes"
+
+    @property
+    def sends(self) -> bool:
+        """Whether anything is sent: in a replay only where that is asked for."""
+        return self.notify == "replay" or (self.notify == "yes" and not self.replay)
 
     @property
     def control_url(self) -> str:
@@ -153,6 +168,9 @@ class Settings:
             "ORRERY_ANCHORS": self.anchors,
             "ORRERY_ANCHOR_EVERY": f"{self.anchor_every}s",
             "ORRERY_SECRETS_KEY": self.secrets_key,
+            "ORRERY_MAIL": self.mail,
+            "ORRERY_MAIL_PASSWORD": self.mail_password,
+            "ORRERY_NOTIFY": self.notify,
         }
 
 
@@ -197,6 +215,9 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "anchors": " ".join(given.get("ORRERY_ANCHORS", "").split()),
         "anchor_every": _duration("ORRERY_ANCHOR_EVERY", "1d"),
         "secrets_key": _path(given.get("ORRERY_SECRETS_KEY", "")),
+        "mail": given.get("ORRERY_MAIL", ""),
+        "mail_password": _path(given.get("ORRERY_MAIL_PASSWORD", "")),
+        "notify": _choice("ORRERY_NOTIFY", "yes", "no", "replay"),
     }
     values.update({name: value for name, value in overrides.items() if value is not None})
     made = Settings(home=root, **values)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ PAGES = [
     "/data/flights",
     "/flight-delay",
     "/flight-delay/orders",
+    "/flight-delay/channels",
     "/flight-delay/issues",
     "/flight-delay/issues/gates3",
     "/flight-delay/versions/3",

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from orrery.actions import build, gate, probe, purge, train, watch
+from orrery.actions import build, courier, gate, probe, purge, train, watch
 from orrery.actions.desk import Desk, failure, owner_of
 from orrery.app import Orrery
 from orrery.errors import NotFound, OrreryError, ProjectFailed
@@ -78,6 +78,8 @@ class Worker:
         """Work until told to stop."""
         self.leases.release_all(self.name)
         self.catch_up()
+        if self.orrery.settings.sends:
+            courier.beside(self.orrery, self.leases, self.name, self._stopping)
         pause = BUSY_POLL
         while not self._stopping.is_set():
             mark = self._mark()

@@ -28,7 +28,7 @@ Reason = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     user = typer.Typer(help="Accounts and their roles.", no_args_is_help=True)
-    for one in (add, invite, link, disable, grant, ungrant):
+    for one in (add, invite, link, disable, grant, ungrant, notify):
         command(user)(one)
     command(user, "list")(accounts)
     command(user, "sign-out")(sign_out)
@@ -134,6 +134,22 @@ def ungrant(here: Here, name: Name, role: RoleName, why: Why, on: Place = "*") -
     """Take a role back."""
     here.orrery().accounts.take(name, role, on, by=here.actor, why=why)
     _done(here, {"account": name, "role": role, "on": on}, f"{name} is {role} of {_where(on)} no more.")
+
+
+def notify(
+    here: Here,
+    name: Name,
+    wish: Annotated[str, typer.Argument(metavar="WHAT", help="all, reviews or nothing.")],
+    to: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Where; an empty one for the first that is linked.")
+    ] = None,
+    why: Reason = "So it was wished.",
+) -> None:
+    """Say what a person is told by mail, and where."""
+    orrery = here.orrery()
+    orrery.accounts.get(name)
+    orrery.channels.wish(name, wish, by=here.actor, why=why, address=to)
+    _done(here, {"account": name, "wish": wish}, f"{name} is told {wish}.")
 
 
 def sign_out(here: Here, name: Name, why: Why) -> None:

@@ -15,6 +15,7 @@ from orrery.cli import (
     access,
     anchor,
     audit,
+    channel,
     data,
     demo,
     doctor,
@@ -39,7 +40,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done; 1 failed or refused; 2 the command line was not understood.",
 )
-PARTS = (up, project, local, orders, issue, timeline, reading, data, score, access, secret, audit, anchor, doctor, demo)
+PARTS = (
+    up, project, local, orders, issue, timeline, reading, data, score, access, secret, channel, audit, anchor, doctor,
+    demo,
+)  # fmt: skip
 for part in PARTS:
     part.register(app)
 

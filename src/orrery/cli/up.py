@@ -53,6 +53,7 @@ def up(
     """
     from orrery.app import Orrery
     from orrery.cli.watching import Screen
+    from orrery.notify.mail import server_of
     from orrery.registry import schema
     from orrery.workers.supervisor import Supervisor
 
@@ -63,6 +64,8 @@ def up(
     if settings.grpc_port:
         _port(None, "ORRERY_GRPC_PORT", settings.grpc_port, "ORRERY_GRPC_PORT", (control, serving))
     settings = orrery_settings.load(here.home, workers=workers, replicas=replicas, port=control, serving_port=serving)
+    if settings.mail:
+        server_of(settings.mail, settings.mail_password)  # refused before anything is started
     orrery = Orrery(settings)
     schema.upgrade(settings.database, show.note)
     if settings.access == "required":

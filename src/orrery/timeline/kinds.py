@@ -62,9 +62,12 @@ KINDS: dict[str, str] = {
     # people
     "business": "Something happened in the world around the model.",
     "registry": "A registry client did something to the model. data: operation and its arguments.",
+    # notify
+    "channel": "A chat or a webhook of a project was added or removed. data: channel, medium, place (of its address "
+    "what may be shown), kinds, private, there.",
     # access
-    "account": "An account was added, linked to another name, disabled, or got a password. data: account, change, "
-    "link, links, owner, services.",
+    "account": "An account was added, linked to another name, disabled, got a password, or said what it wants to "
+    "be told. data: account, change, link, links, owner, services, wish.",
     "granted": "A role was given or taken back, or a project became one of a team. data: account, role, place, given; "
     "or project, team.",
     "key": "A token or a link was made or revoked, or sessions ended. data: account, key (its id), key_kind, scopes, "

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from orrery.web.asking import Here, known_query
+from orrery.web.channelpage import channels_page
 from orrery.web.datapage import data_page, dataset_page
 from orrery.web.issuepage import issue_page, issues_page, model_issues_page
 from orrery.web.modelpage import model_page, orders_page
@@ -86,6 +87,13 @@ def model_issues(request: Request, orrery: Here, model: str, done: str = "") -> 
 def issue(request: Request, orrery: Here, model: str, issue: str, done: str = "") -> Response:
     """Show one issue."""
     return show(request, issue_page(orrery, model, issue, DONE.get(done, "")))
+
+
+@router.get("/{model}/channels")
+@router.get("/{model}/channels.json")
+def channels(request: Request, orrery: Here, model: str) -> Response:
+    """Show where a model's news goes."""
+    return show(request, channels_page(orrery, model))
 
 
 @router.get("/{model}/orders")

@@ -18,6 +18,7 @@ _RULES = """
     POST    /-/welcome                                   public
     POST    /-/sign-out                                  anybody
     GET     /-/account                                   anybody
+    POST    /-/account                                   anybody
     GET     /openapi                                     anybody
 
     GET     /api/serving/assignment                      serving
@@ -76,6 +77,7 @@ _RULES = """
     GET     /{model}/commits/{sha}                       read       project
     GET     /{model}/issues                              read       project
     GET     /{model}/issues/{issue}                      read       project
+    GET     /{model}/channels                            read       project
     GET     /{model}/orders                              read       project
     GET     /{model}                                     read       project
     POST    /{model}/versions/{number}/approve           review     project

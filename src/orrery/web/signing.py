@@ -17,6 +17,7 @@ from orrery.access.keys import SESSION
 from orrery.access.roles import EVERYWHERE
 from orrery.app import Orrery
 from orrery.errors import Conflict, NotAllowed, NotUnderstood
+from orrery.notify.channels import WISHES, address_of
 from orrery.web.asking import known_query
 from orrery.web.entrance import cookie_name, visitor
 from orrery.web.forms import check_csrf
@@ -58,6 +59,10 @@ class AccountPage(Page):
     roles: list[str]
     sessions: int
     tokens: list[str]
+    wish: str
+    wishes: list[str]
+    address: str
+    mail: bool
 
 
 async def _whole(request: Request) -> Orrery:
@@ -170,7 +175,31 @@ def account(orrery: Whole) -> Response:
         for one in orrery.keys.all(caller.name)
         if one.holds(now)
     ]
-    return HTMLResponse(html(AccountPage(title=caller.name, roles=roles, sessions=sessions, tokens=tokens)))
+    wish, said = orrery.channels.wishes().get(caller.name, ("all", ""))
+    known = next((one.links for one in orrery.accounts.all() if one.name == caller.name), ())
+    page = AccountPage(
+        title=caller.name,
+        roles=roles,
+        sessions=sessions,
+        tokens=tokens,
+        wish=wish,
+        wishes=list(WISHES),
+        address=address_of(known, said),
+        mail=bool(orrery.settings.mail),
+    )
+    return HTMLResponse(html(page))
+
+
+@router.post("/account")
+async def choose_news(request: Request, orrery: Whole) -> Response:
+    """Say what one wants to be told."""
+    fields = await _fields(request)
+    check_csrf(fields)
+    caller = visitor.get().caller
+    assert caller is not None
+    name, wish = caller.name, fields.get("wish", "")
+    await run_in_threadpool(lambda: orrery.channels.wish(name, wish, by=name, why="Chosen on the page of the account."))
+    return RedirectResponse("/-/account", 303)
 
 
 def within(place: str) -> str:

@@ -1,0 +1,187 @@
+"""Where orrery may connect to when somebody names an address: public ones, unless the address is said to be private.
+
+A name is resolved once, every address that it has must be allowed, and the connection goes to what was checked: a name
+that means something else a moment later (DNS rebinding) leads nowhere new. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+
+from orrery.errors import NotAllowed, NotUnderstood, OrreryError
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def is_public(address: str) -> bool:
+    """Say whether an IP address is one of the public internet, also where it is wrapped in another.
+
+    Examples
+    --------
+    >>> [is_public(one) for one in ("93.184.216.34", "2606:2800:220:1::1")]
+    [True, True]
+    >>> [is_public(one) for one in ("127.0.0.1", "169.254.169.254", "fe80::1%eth0", "::ffff:10.0.0.1", "64:ff9b::a0:1")]
+    [False, False, False, False, False]
+    """
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
+        if inner is None and found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is not None and not is_public(str(inner)):
+            return False
+        if found.ipv4_mapped is not None:
+            return True
+    return found.is_global and not found.is_multicast
+
+
+def resolved(host: str, port: int, *, private: bool = False) -> list[str]:
+    """Return the addresses of a host, all of them allowed.
+
+    Parameters
+    ----------
+    private : whether addresses within one's own network are allowed, too.
+
+    Raises
+    ------
+    NotAllowed
+        If one of them is not public.
+    OrreryError
+        If it has none.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise OrreryError(f"The name {host} has no address: {error}.") from None
+    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+    inner = [] if private else [one for one in addresses if not is_public(one)]
+    if inner:
+        raise NotAllowed(
+            f"{host} is {inner[0]}, an address within this network.",
+            safe="Nothing was sent there.",
+            todo="If that is meant, say --private when it is set.",
+        )
+    return addresses
+
+
+def split(url: str, *, schemes: Iterable[str] = ("https",), private: bool = False) -> tuple[str, str, int]:
+    """Return scheme, host and port of an address that somebody names; plain http is for private ones only.
+
+    Raises
+    ------
+    NotUnderstood
+        If it is no such address, or holds a name or password.
+    """
+    parts = urlsplit(url)
+    known = {*schemes, *(("http",) if private and "https" in schemes else ())}
+    try:
+        port = parts.port or {"https": 443, "http": 80, "ssh": 22}.get(parts.scheme, 0)
+    except ValueError:
+        port = -1
+    if parts.scheme not in known or not parts.hostname or port < 0 or not url.isprintable() or " " in url:
+        raise NotUnderstood(
+            "This is not an address to send to.", todo=f"Give {' or '.join(sorted(known))}://HOST/PATH, without spaces."
+        )
+    if parts.username or parts.password:
+        raise NotUnderstood(
+            "An address holds no name and no password.", safe="Nothing was kept of it.", todo="Leave them away."
+        )
+    return parts.scheme, parts.hostname, port
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str], *, private: bool = False, seconds: float = 15.0) -> int:
+    """Send a body and return the status of the answer; redirects are an answer, and nothing of it is read.
+
+    Parameters
+    ----------
+    private : see :func:`resolved`.
+    seconds : how long it may take, from the name to the answer.
+
+    Raises
+    ------
+    OrreryError
+        If there is no answer, or it must not be sent there.
+    """
+    split(url, private=private)
+    until = time.monotonic() + seconds
+    limits = {name: seconds for name in ("connect", "read", "write", "pool")}
+    try:
+        with (
+            httpcore.ConnectionPool(ssl_context=_trust(), network_backend=_Checked(private, until)) as pool,
+            pool.stream(
+                "POST", url, headers=list(headers.items()), content=body, extensions={"timeout": limits}
+            ) as answer,
+        ):
+            return int(answer.status)
+    except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, OSError, ssl.SSLError) as error:
+        raise OrreryError(f"No answer: {type(error).__name__} {error}".strip()) from None
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+class _Checked(httpcore.NetworkBackend):
+    """Connects to what was resolved and checked, and to nothing else."""
+
+    def __init__(self, private: bool, until: float) -> None:
+        self._private, self._until, self._sync = private, until, httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        failed: Exception = OrreryError(f"{host} does not answer.")
+        for address in resolved(host, port, private=self._private):
+            try:
+                left = _left(self._until)
+                return _Timed(self._sync.connect_tcp(address, port, timeout=left), self._until)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failed = error
+        raise failed
+
+
+class _Timed(httpcore.NetworkStream):
+    """A connection that ends at an instant, however slowly the other side goes on."""
+
+    def __init__(self, stream: httpcore.NetworkStream, until: float) -> None:
+        self._stream, self._until = stream, until
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, timeout=_left(self._until))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout=_left(self._until))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        secured = self._stream.start_tls(ssl_context, server_hostname, timeout=_left(self._until))
+        return _Timed(secured, self._until)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise httpcore.ReadTimeout("it takes too long")
+    return left

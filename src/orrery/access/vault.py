@@ -1,0 +1,63 @@
+"""Secrets that orrery must be able to show again: addresses with tokens in them, keys that it signs with.
+
+They are encrypted with AES-256-GCM, bound to what they are for, under a key that the key of the home folder gives: a
+copy of the database alone says nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from orrery.access.homekey import home_key
+from orrery.errors import Damaged
+
+_NONCE = 12
+
+
+class Vault:
+    """Seals and opens texts; may be shared by threads.
+
+    Parameters
+    ----------
+    home : folder whose key is used.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def seal(self, text: str, use: str) -> str:
+        """Return a text encrypted, for one use and no other; nothing for nothing."""
+        if not text:
+            return ""
+        nonce = os.urandom(_NONCE)
+        return base64.urlsafe_b64encode(nonce + self._cipher().encrypt(nonce, text.encode(), use.encode())).decode()
+
+    def opened(self, sealed: str, use: str) -> str:
+        """Return what was sealed for this use.
+
+        Raises
+        ------
+        Damaged
+            If it was sealed for another use, in another home, or changed.
+        """
+        if not sealed:
+            return ""
+        try:
+            body = base64.urlsafe_b64decode(sealed)
+            return self._cipher().decrypt(body[:_NONCE], body[_NONCE:], use.encode()).decode()
+        except (InvalidTag, binascii.Error, ValueError):
+            raise Damaged(
+                f"The secret of {use} cannot be read with the key of this home.",
+                todo="Bring the file `key` of the home folder back, or set the secret anew.",
+            ) from None
+
+    def _cipher(self) -> AESGCM:
+        return AESGCM(hmac.digest(home_key(self._home).encode(), b"orrery/vault", hashlib.sha256))

@@ -1,0 +1,74 @@
+"""The page of where a project's news goes: chats and webhooks, when they were reached last, and what fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from orrery.app import Orrery
+from orrery.notify.channels import Channel
+from orrery.notify.outbox import Outbox, Record
+from orrery.web.render import Page
+
+
+@dataclass(frozen=True)
+class Line:
+    """One channel, and how it goes with it; of its address only what may be shown."""
+
+    name: str
+    medium: str
+    place: str
+    kinds: list[str]
+    private: bool
+    since: str
+    by: str
+    given_up: str
+    last: datetime | None
+    waiting: int
+    failed: int
+    said: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelsPage(Page):
+    """Where the news of a project goes."""
+
+    template = "channels.html"
+    refreshes = False
+
+    model: str
+    channels: list[Line]
+    sends: bool
+    mail: bool
+
+
+def channels_page(orrery: Orrery, name: str) -> ChannelsPage:
+    """Return the page of the channels of one model."""
+    orrery.model(name)
+    records = Outbox(orrery.timeline)
+    found = {**records.records(f"chat/{name}/"), **records.records(f"hook/{name}/")}
+    return ChannelsPage(
+        title=f"{name}: channels and webhooks",
+        model=name,
+        channels=[_line(one, found.get(one.target, Record())) for one in orrery.channels.all(name)],
+        sends=orrery.settings.sends,
+        mail=bool(orrery.settings.mail),
+    )
+
+
+def _line(one: Channel, record: Record) -> Line:
+    last = datetime.fromtimestamp(record.last, UTC) if record.last else None
+    return Line(
+        name=one.name,
+        medium={"chat": "chat", "hook": "webhook"}[one.medium],
+        place=one.place,
+        kinds=list(one.kinds),
+        private=one.private,
+        since=one.since,
+        by=one.by,
+        given_up=one.dead,
+        last=last,
+        waiting=record.waiting,
+        failed=record.failed,
+        said=record.said,
+    )

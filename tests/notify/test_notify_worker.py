@@ -1,0 +1,108 @@
+"""A worker sends by itself, the pages say how it goes, and everybody chooses what they are told."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+import uvicorn
+
+from notify.conftest import BY, MODEL, Receiver, Sink, asked
+from orrery.actions.worker import Worker
+from orrery.app import Orrery
+from orrery.notify.courier import Courier
+from orrery.types import format_instant
+from orrery.web.server import create
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_worker_sends_what_is_new_and_a_replay_does_not(orrery: Orrery, courier: Courier, sink: Sink) -> None:
+    asked(orrery, "quality")
+    worker = Worker(orrery, "w")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        until(lambda: any(to.startswith("mara@") for to, _ in sink.got))
+    finally:
+        worker.stop()
+        thread.join(60)
+    assert "mara" in sink.to()
+
+    (orrery.settings.home / "clock").write_text(format_instant(orrery.clock.now()))
+    replayed = Orrery(replace(orrery.settings, replay=True))
+    asked(orrery, "legal")
+    worker = Worker(replayed, "w")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        until(lambda: worker._read == orrery.timeline.head()[0])
+        assert not [one for one in threading.enumerate() if one.name == "courier" and one.is_alive()]
+    finally:
+        worker.stop()
+        thread.join(60)
+    assert sink.to() == []
+    courier.step()  # the negative control: it would have been sent
+    assert "lena" in sink.to()
+
+
+@pytest.fixture
+def address(orrery: Orrery) -> Iterator[str]:
+    config = uvicorn.Config(create(orrery), loop="asyncio", host="127.0.0.1", port=0, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+def test_the_pages_say_how_it_goes_and_show_no_secret(
+    orrery: Orrery, courier: Courier, receiver: Receiver, address: str
+) -> None:
+    url = f"{receiver.url}/in?t=s3cr3t"
+    orrery.add_hook(MODEL, "ci", url, kinds=["business"], private=True, why="x", actor="olga")
+    receiver.status = [204, 500]
+    for why in ("1", "2"):
+        orrery.event(MODEL, why=why, actor="pia")
+    courier.step()
+    token = {name: orrery.keys.token(name, scopes=["api"], **BY)[0] for name in ("vic", "far")}
+    with httpx.Client(base_url=address, trust_env=False) as web:
+        headers = {name: {"Authorization": f"Bearer {shown}"} for name, shown in token.items()}
+        page = web.get(f"/{MODEL}/channels.json", headers=headers["vic"])
+        (line,) = page.json()["channels"]
+        assert (line["waiting"], line["said"]) == (1, "The receiver answered 500.") and line["last"]
+        text = page.text + web.get(f"/{MODEL}/channels", headers=headers["vic"]).text
+        assert receiver.url in text and "s3cr3t" not in text and "whsec_" not in text
+        assert web.get(f"/{MODEL}/channels", headers=headers["far"]).status_code == 404
+
+
+def test_everybody_chooses_on_the_page_of_their_account(
+    orrery: Orrery, courier: Courier, sink: Sink, address: str
+) -> None:
+    password = "the moons of Jupiter are four"
+    orrery.accounts.choose_password("olga", password, **BY)
+    same = {"Origin": address, "Sec-Fetch-Site": "same-origin"}
+    with httpx.Client(base_url=address, trust_env=False) as web:
+        web.post("/-/sign-in", data={"name": "olga", "password": password}, headers=same)
+        page = web.get("/-/account").text
+        assert "olga@post.example" in page
+        csrf = re.search(r'name="csrf" value="([^"]+)"', page)
+        assert csrf
+        assert web.post("/-/account", data={"wish": "nothing"}, headers=same).status_code == 403
+        assert web.post("/-/account", data={"wish": "x", "csrf": csrf[1]}, headers=same).status_code == 422
+        assert web.post("/-/account", data={"wish": "nothing", "csrf": csrf[1]}, headers=same).status_code == 303
+    orrery.open_issue(MODEL, "Late", why="x", actor="pia", owner="olga")
+    courier.step()
+    assert sink.to() == []
