@@ -6,11 +6,13 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood
 from orrery.notify.courier import Courier
 from orrery.notify.outbox import Outbox
 
+DOCS = Path(__file__).parents[2] / "docs"
 ACT = {"why": "For the test.", "actor": "olga"}
 
 
@@ -85,6 +88,18 @@ def test_a_hook_is_sent_what_it_asked_for_in_order_and_signed(
     assert not any(
         "s3cr3t" in str(event.to_json()) or secret in str(event.to_json()) for event in orrery.timeline.read()
     )
+
+
+def test_the_example_of_the_documentation_verifies_what_is_sent(orrery: Orrery, receiver: Receiver) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "webhooks.md").read_text(), flags=re.S)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    secret = hook(orrery, receiver)
+    orrery.test_channel(MODEL, "ci", actor="olga")
+    ((_, headers, body),) = receiver.got
+    old = {**headers, "webhook-timestamp": str(int(headers["webhook-timestamp"]) - 400)}
+    assert names["verified"](headers, body, secret)
+    assert not names["verified"](headers, body + b" ", secret) and not names["verified"](old, body, secret)
 
 
 def test_what_happened_before_and_elsewhere_is_not_sent(orrery: Orrery, courier: Courier, receiver: Receiver) -> None:
