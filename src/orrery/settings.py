@@ -44,6 +44,20 @@ SETTINGS: dict[str, str] = {
     "ORRERY_ACCESS=required and ORRERY_URL.",
     "ORRERY_URL": "Address that people use, https://...: says that a proxy there does TLS and hands requests on. "
     "Default: none, and only loopback is answered.",
+    "ORRERY_PASSWORDS": "on (default): people may sign in with a password; off: only by OpenID Connect. Tokens work "
+    "either way.",
+    "ORRERY_OIDC_ISSUER": "Address of the provider of identities, to the letter as it calls itself; default: none, and "
+    "people sign in with a password.",
+    "ORRERY_OIDC_CLIENT_ID": "What this orrery is called at the provider.",
+    "ORRERY_OIDC_CLIENT_SECRET_FILE": "File with the secret of that client; default: none, and PKCE alone proves that "
+    "it is the same one.",
+    "ORRERY_OIDC_SCOPES": "Scopes that are asked for; default: openid profile email.",
+    "ORRERY_OIDC_GROUPS": "Which group of the provider brings which role: GROUP=ROLE or GROUP=ROLE@PLACE, with "
+    "semicolons between; a place is a project, team/NAME or data/NAME; default: none.",
+    "ORRERY_OIDC_GROUPS_CLAIM": "Claim that names the groups; default: groups.",
+    "ORRERY_OIDC_NEWCOMERS": "Who may sign in for the first time: create (default): whom a group brings a role, and an "
+    "account is made; link: who has an account with the address that the provider has verified; both: link, else "
+    "create; none: nobody.",
     "ORRERY_PRIVACY_KEY": "File with the key that pseudonyms and encrypted values are made with, of 32 bytes or more; "
     "default: privacy/key in the home folder, made where it is needed.",
     "ORRERY_ANCHORS": "Where the head of the chain is noted again and again, addresses with spaces between: "
@@ -59,6 +73,29 @@ SETTINGS: dict[str, str] = {
     "replay: also where time is read from a file.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
 }
+
+
+@dataclass(frozen=True)
+class Oidc:
+    """The provider of identities, by OpenID Connect.
+
+    Parameters
+    ----------
+    issuer : what it calls itself; empty for none.
+    client_id, client_secret_file : what this orrery is called there, and the file with what proves it.
+    scopes : that are asked for.
+    groups : which group brings which role, as it was written.
+    groups_claim : claim that names the groups.
+    newcomers : who may sign in for the first time.
+    """
+
+    issuer: str = ""
+    client_id: str = ""
+    client_secret_file: str = ""
+    scopes: str = "openid profile email"
+    groups: str = ""
+    groups_claim: str = "groups"
+    newcomers: Literal["create", "link", "both", "none"] = "create"
 
 
 @dataclass(frozen=True)
@@ -87,6 +124,8 @@ class Settings:
     anchors : addresses where the head of the chain is noted, with spaces between.
     anchor_every : seconds between two notes.
     secrets_key : file with the keys of secrets; empty for the one in the home folder.
+    passwords : whether people may sign in with one.
+    oidc : the provider of identities.
     mail, mail_password : where mail is sent, and the file with the password; empty for no mail.
     notify : whether messages and webhooks are sent.
     """
@@ -113,6 +152,8 @@ class Settings:
     anchors: str = ""
     anchor_every: float = 86400.0
     secrets_key: str = ""
+    passwords: Literal["on", "off"] = "on"
+    oidc: Oidc = Oidc()
     mail: str = ""
     mail_password: str = ""
     notify: Literal["yes", "no", "replay"] = "yes"
@@ -168,6 +209,14 @@ class Settings:
             "ORRERY_ANCHORS": self.anchors,
             "ORRERY_ANCHOR_EVERY": f"{self.anchor_every}s",
             "ORRERY_SECRETS_KEY": self.secrets_key,
+            "ORRERY_PASSWORDS": self.passwords,
+            "ORRERY_OIDC_ISSUER": self.oidc.issuer,
+            "ORRERY_OIDC_CLIENT_ID": self.oidc.client_id,
+            "ORRERY_OIDC_CLIENT_SECRET_FILE": self.oidc.client_secret_file,
+            "ORRERY_OIDC_SCOPES": self.oidc.scopes,
+            "ORRERY_OIDC_GROUPS": self.oidc.groups,
+            "ORRERY_OIDC_GROUPS_CLAIM": self.oidc.groups_claim,
+            "ORRERY_OIDC_NEWCOMERS": self.oidc.newcomers,
             "ORRERY_MAIL": self.mail,
             "ORRERY_MAIL_PASSWORD": self.mail_password,
             "ORRERY_NOTIFY": self.notify,
@@ -215,6 +264,8 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "anchors": " ".join(given.get("ORRERY_ANCHORS", "").split()),
         "anchor_every": _duration("ORRERY_ANCHOR_EVERY", "1d"),
         "secrets_key": _path(given.get("ORRERY_SECRETS_KEY", "")),
+        "passwords": _choice("ORRERY_PASSWORDS", "on", "off"),
+        "oidc": _oidc(),
         "mail": given.get("ORRERY_MAIL", ""),
         "mail_password": _path(given.get("ORRERY_MAIL_PASSWORD", "")),
         "notify": _choice("ORRERY_NOTIFY", "yes", "no", "replay"),
@@ -222,6 +273,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
     values.update({name: value for name, value in overrides.items() if value is not None})
     made = Settings(home=root, **values)  # type: ignore[arg-type]
     _check_reach(made)
+    _check_sign_on(made)
     return made
 
 
@@ -276,6 +328,57 @@ def _check_reach(settings: Settings) -> None:
             safe="Nothing was started.",
             todo="Put a proxy that does TLS before it, and say so: ORRERY_URL=https://NAME.",
         )
+
+
+def _oidc() -> Oidc:
+    def said(name: str, default: str = "") -> str:
+        return os.environ.get(f"ORRERY_OIDC_{name}", "").strip() or default
+
+    return Oidc(
+        issuer=said("ISSUER"),
+        client_id=said("CLIENT_ID"),
+        client_secret_file=_path(said("CLIENT_SECRET_FILE")),
+        scopes=said("SCOPES", Oidc.scopes),
+        groups=said("GROUPS"),
+        groups_claim=said("GROUPS_CLAIM", Oidc.groups_claim),
+        newcomers=_choice("ORRERY_OIDC_NEWCOMERS", "create", "link", "both", "none"),  # type: ignore[arg-type]
+    )
+
+
+def _check_sign_on(settings: Settings) -> None:
+    """Refuse half of what OpenID Connect needs, and a provider whose word anybody on the network could change."""
+    oidc = settings.oidc
+    if not oidc.issuer:
+        if oidc != Oidc():
+            raise NotUnderstood("There is no provider of identities.", todo="Set ORRERY_OIDC_ISSUER, too, or neither.")
+        if settings.passwords == "off":
+            raise NotAllowed("Nobody could sign in.", todo="Set ORRERY_OIDC_ISSUER, or ORRERY_PASSWORDS=on.")
+        return
+    if settings.access != "required":
+        raise NotAllowed("Where access is open nobody signs in.", todo="Set ORRERY_ACCESS=required, too.")
+    if not is_safe_url(oidc.issuer):
+        raise NotUnderstood(
+            f"ORRERY_OIDC_ISSUER is {oidc.issuer!r}.",
+            todo="Give https://..., as the provider calls itself; http:// only where it is on this machine.",
+        )
+    if not oidc.client_id:
+        raise NotUnderstood("The provider must know this orrery by a name.", todo="Set ORRERY_OIDC_CLIENT_ID.")
+    if "openid" not in oidc.scopes.split():
+        raise NotUnderstood("Without the scope openid no provider says who somebody is.", todo="Add it.")
+
+
+def is_safe_url(url: str) -> bool:
+    """Say whether what is read at an address cannot be changed on the way.
+
+    Examples
+    --------
+    >>> [is_safe_url(f"{one}/x") for one in ("https://id.example", "http://127.0.0.1:9", "http://id.example", "ftp://x")]
+    [True, True, False, False]
+    """
+    parts = urlsplit(url)
+    if parts.username or not parts.hostname:
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
 
 
 def _path(text: str) -> str:

@@ -12,7 +12,7 @@ def test_accounts_and_tokens(orrery: Command, home: Settings) -> None:
     assert added.code == 0 and "/-/welcome?key=orrery_l" in added.out, added.err
     assert orrery("user", "add", "robot", "--owner", "mara", "--role", "scientist", "--on", "tides").code == 0
     (first, second) = orrery("user", "list", "--json").lines()
-    assert first["account"] == "mara" and first["roles"] == [{"role": "administrator", "on": "*"}]
+    assert first["account"] == "mara" and first["roles"] == [{"role": "administrator", "on": "*", "group": False}]
     assert second["owner"] == "mara" and second["kind"] == "service"
     made = orrery("token", "create", "robot", "--scope", "git", "--label", "for CI", "--lasts", "2d")
     token = made.out.strip()

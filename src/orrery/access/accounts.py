@@ -16,10 +16,10 @@ from orrery.access.roles import DATA, EVERYWHERE, Caller, Grant, grant
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.timeline.event import Draft
 from orrery.timeline.store import Timeline
-from orrery.types import address_mark, check_name, format_instant
+from orrery.types import address_mark, check_name, format_instant, parse_instant
 
 Kind = Literal["person", "service"]
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")
 _LINK = re.compile(r"[^\s<>]{1,320}")
 
 
@@ -36,6 +36,9 @@ class Account:
     has_password : whether one was chosen.
     links : addresses and other names of the same person.
     grants : its roles.
+    by_groups : those of them that its groups at the provider of identities bring.
+    issuers : providers of identities that know this person.
+    until : when roles of groups end unless they sign in again; empty where there are none.
     """
 
     name: str
@@ -46,6 +49,9 @@ class Account:
     has_password: bool
     links: tuple[str, ...] = ()
     grants: tuple[Grant, ...] = ()
+    by_groups: tuple[Grant, ...] = ()
+    issuers: tuple[str, ...] = ()
+    until: str = ""
 
 
 class Accounts:
@@ -64,7 +70,7 @@ class Accounts:
     def all(self) -> list[Account]:
         """Return all accounts, by name."""
         with self._timeline.reading() as connection:
-            return list(_read(connection))
+            return list(accounts_in(connection))
 
     def get(self, name: str) -> Account:
         """Return an account.
@@ -75,7 +81,7 @@ class Accounts:
             If there is none of this name.
         """
         with self._timeline.reading() as connection:
-            found = next(_read(connection, name), None)
+            found = next(accounts_in(connection, name), None)
         if found is None:
             raise NotFound(f"There is no account {name!r}.", todo="`orrery user list` names them.")
         return found
@@ -88,11 +94,12 @@ class Accounts:
         project, key : of the key that was shown.
         """
         with self._timeline.reading() as connection:
-            account = next(_read(connection, name), None)
+            account = next(accounts_in(connection, name), None)
             teams = {row.project: row.team for row in connection.execute(sa.select(tables.teams))}
         if account is None or account.disabled:
             return None
-        return Caller(account.name, account.grants, teams, project, key=key)
+        until = parse_instant(account.until) if account.until else None
+        return Caller(account.name, account.grants, teams, project, key=key, until=until)
 
     def person(self, name: str) -> str:
         """Return who is behind a name: an account, an address, the author of a commit, a service; else the name.
@@ -100,7 +107,7 @@ class Accounts:
         Names are the same whatever the case of their letters.
         """
         with self._timeline.reading() as connection:
-            return _person(connection, name)
+            return person_behind(connection, name)
 
     def teams(self) -> dict[str, str]:
         """Return project, or ``data/NAME`` for a dataset -> team."""
@@ -131,7 +138,7 @@ class Accounts:
         NotFound
             If the owner is no person here.
         """
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise NotUnderstood(
                 f"{name!r} cannot be the name of an account.",
                 todo="Use letters, digits and . _ @ -, beginning with a letter, digit or _; 64 at most.",
@@ -139,15 +146,15 @@ class Accounts:
         if (kind == "service") != bool(owner):
             raise NotUnderstood("A service needs an owner: the person who answers for it; a person has none.")
         with self._timeline.writing() as connection:
-            if next(_read(connection, name), None) or _owner_of(connection, name):
+            if next(accounts_in(connection, name), None) or owner_of(connection, name):
                 raise Conflict(f"{name!r} is somebody's name already.", safe="Nothing was changed.")
-            if owner and not any(one.kind == "person" and not one.disabled for one in _read(connection, owner)):
+            if owner and not any(one.kind == "person" and not one.disabled for one in accounts_in(connection, owner)):
                 raise NotFound(f"There is no person {owner!r} to own it.")
             now = format_instant(datetime.now(UTC))
             row = {"name": name, "kind": kind, "owner": owner, "password": "", "since": now, "disabled": ""}
             connection.execute(sa.insert(tables.accounts).values(row))
             for link in links:
-                _link(connection, name, link)
+                add_link(connection, name, link)
             facts = {"account": name, "change": "added", "account_kind": kind, "owner": owner, "links": list(links)}
             self._tell(connection, "account", by, why, facts)
         return self.get(name)
@@ -164,7 +171,7 @@ class Accounts:
         """
         with self._timeline.writing() as connection:
             _there(connection, name)
-            _link(connection, name, link)
+            add_link(connection, name, link)
             self._tell(connection, "account", by, why, {"account": name, "change": "linked", "link": link})
 
     def disable(self, name: str, *, by: str, why: str) -> None:
@@ -183,7 +190,7 @@ class Accounts:
             if account.disabled:
                 raise NotAllowed(f"{name} is disabled already.")
             _keep_an_administrator(connection, name)
-            services = [one.name for one in _read(connection) if one.owner == name and not one.disabled]
+            services = [one.name for one in accounts_in(connection) if one.owner == name and not one.disabled]
             gone = [name, *services]  # nobody answers for them any more
             connection.execute(sa.update(tables.accounts).where(tables.accounts.c.name.in_(gone)).values(disabled=now))
             held = (tables.keys.c.account.in_(gone)) & (tables.keys.c.revoked == "")
@@ -221,8 +228,7 @@ class Accounts:
         """
         made = grant(role, place)
         with self._timeline.writing() as connection:
-            account = _there(connection, name)
-            if made not in account.grants:
+            if made not in _given(connection, _there(connection, name)):
                 connection.execute(sa.insert(tables.grants).values(account=name, role=role, place=place))
                 facts = {"account": name, "role": role, "place": place, "given": True}
                 self._tell(connection, "granted", by, why, facts)
@@ -240,7 +246,15 @@ class Accounts:
         """
         gone = grant(role, place)
         with self._timeline.writing() as connection:
-            if gone not in _there(connection, name).grants:
+            account = _there(connection, name)
+            if gone in account.by_groups and gone not in _given(connection, account):
+                raise NotAllowed(
+                    f"{name} is {role} of {place} because of a group.",
+                    safe="Nothing was changed.",
+                    todo="Take them out of it at the provider of identities; it holds from their next sign-in on. "
+                    "At once: `orrery user disable`.",
+                )
+            if gone not in account.grants:
                 raise NotFound(f"{name} is not {role} of {place}.", todo="`orrery user list` says who is what.")
             if gone == Grant("administrator"):
                 _keep_an_administrator(connection, name)
@@ -270,7 +284,9 @@ class Accounts:
         self._timeline.append([Draft(kind=kind, actor=by, why=why, data=dict(data))], connection=connection)
 
 
-def _read(connection: sa.Connection, name: str | None = None) -> Iterator[Account]:
+def accounts_in(connection: sa.Connection, name: str | None = None) -> Iterator[Account]:
+    """Yield the accounts, or the one of a name, as they are now."""
+
     def of(table: sa.TableClause, column: str) -> sa.Select[tuple[str, ...]]:
         query = sa.select(table)
         return query if name is None else query.where(table.c[column] == name)
@@ -281,7 +297,16 @@ def _read(connection: sa.Connection, name: str | None = None) -> Iterator[Accoun
     grants: dict[str, list[Grant]] = {}
     for row in connection.execute(of(tables.grants, "account")):
         grants.setdefault(row.account, []).append(Grant(row.role, row.place))
+    brought: dict[str, dict[Grant, str]] = {}
+    now = format_instant(datetime.now(UTC))
+    for row in connection.execute(of(tables.group_roles, "account").where(tables.group_roles.c.until > now)):
+        brought.setdefault(row.account, {})[Grant(row.role, row.place)] = row.until
+    issuers: dict[str, list[str]] = {}
+    for row in connection.execute(of(tables.identities, "account")):
+        issuers.setdefault(row.account, []).append(row.issuer)
     for row in connection.execute(of(tables.accounts, "name").order_by(tables.accounts.c.name)):
+        by_groups = brought.get(row.name, {})
+        has = {*grants.get(row.name, ()), *by_groups}
         yield Account(
             row.name,
             row.kind,
@@ -290,54 +315,72 @@ def _read(connection: sa.Connection, name: str | None = None) -> Iterator[Accoun
             row.disabled,
             bool(row.password),
             tuple(sorted(links.get(row.name, ()))),
-            tuple(sorted(grants.get(row.name, ()), key=lambda one: (one.place, one.role))),
+            tuple(sorted(has, key=lambda one: (one.place, one.role))),
+            tuple(by_groups),
+            tuple(issuers.get(row.name, ())),
+            min(by_groups.values(), default=""),
         )
 
 
+def _given(connection: sa.Connection, account: Account) -> set[Grant]:
+    """Return the roles of an account that were given here."""
+    query = sa.select(tables.grants).where(tables.grants.c.account == account.name)
+    return {Grant(row.role, row.place) for row in connection.execute(query)}
+
+
 def _there(connection: sa.Connection, name: str) -> Account:
-    found = next(_read(connection, name), None)
+    found = next(accounts_in(connection, name), None)
     if found is None:
         raise NotFound(f"There is no account {name!r}.", safe="Nothing was changed.", todo="`orrery user list`.")
     return found
 
 
-def _owner_of(connection: sa.Connection, name: str) -> str:
+def owner_of(connection: sa.Connection, name: str) -> str:
     """Return whose link a name is; empty if nobody's."""
     query = sa.select(tables.links.c.account).where(tables.links.c.link == name.casefold())
     return connection.execute(query).scalar() or ""
 
 
-def _link(connection: sa.Connection, name: str, link: str) -> None:
+def add_link(connection: sa.Connection, name: str, link: str) -> None:
+    """Link an address or name to an account.
+
+    Raises
+    ------
+    NotUnderstood, Conflict
+        If it is neither, or somebody else's.
+    """
     if not _LINK.fullmatch(link):
         raise NotUnderstood(f"{link!r} is neither an address nor a name.", safe="Nothing was changed.")
-    holder = _owner_of(connection, link)
+    holder = owner_of(connection, link)
     if holder == name:
         return
-    if holder or _person(connection, link) == _person(connection, name):
+    if holder or person_behind(connection, link) == person_behind(connection, name):
         raise Conflict(f"{link} belongs to {holder or name} already.", safe="Nothing was changed.")
     connection.execute(sa.insert(tables.links).values(link=link.casefold(), account=name))
 
 
-def _person(connection: sa.Connection, name: str) -> str:
+def person_behind(connection: sa.Connection, name: str) -> str:
     """Follow links and owners to the person; each is followed once, so that no circle holds us."""
     if name.startswith("mail:"):
         rows = connection.execute(sa.select(tables.links))
         name = next((row.account for row in rows if address_mark(row.link) == name), name)
-    exact = next(_read(connection, name), None)
+    exact = next(accounts_in(connection, name), None)
     lowered = sa.func.lower(tables.accounts.c.name) == name.casefold()
     found = exact.name if exact else connection.execute(sa.select(tables.accounts.c.name).where(lowered)).scalar()
     current, seen = found or name, set[str]()
     while current not in seen:
         seen.add(current)
-        account = next(_read(connection, current), None)
-        current = _owner_of(connection, current) or (account.owner if account else "") or current
+        account = next(accounts_in(connection, current), None)
+        current = owner_of(connection, current) or (account.owner if account else "") or current
     return current
 
 
 def _keep_an_administrator(connection: sa.Connection, leaving: str) -> None:
     whole = Grant("administrator")
-    others = [one for one in _read(connection) if whole in one.grants and not one.disabled and one.name != leaving]
-    was = any(whole in one.grants for one in _read(connection, leaving))
+    others = [
+        one for one in accounts_in(connection) if whole in one.grants and not one.disabled and one.name != leaving
+    ]
+    was = any(whole in one.grants for one in accounts_in(connection, leaving))
     if was and not others:
         raise NotAllowed(
             f"{leaving} is the last administrator.",

@@ -65,11 +65,21 @@ class Door:
     accounts, keys, denials : of one orrery.
     home_key : what its own processes show.
     patience : with wrong passwords.
+    passwords : whether people may sign in with one.
     """
 
-    def __init__(self, accounts: Accounts, keys: Keys, denials: Denials, home_key: str, patience: Patience) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        keys: Keys,
+        denials: Denials,
+        home_key: str,
+        patience: Patience,
+        *,
+        passwords: bool = True,
+    ) -> None:
         self._accounts, self._keys, self._denials, self._home_key = accounts, keys, denials, home_key
-        self._patience = patience
+        self._patience, self._passwords = patience, passwords
 
     def who(self, shown: Shown, entrance: str, writes: bool) -> Visitor:
         """Return who asks.
@@ -102,8 +112,10 @@ class Door:
         Raises
         ------
         NotAllowed
-            If there were too many tries.
+            If there were too many tries, or nobody signs in with a password here.
         """
+        if not self._passwords:
+            raise NotAllowed("Nobody signs in with a password here.", todo="Use a token: `orrery token create`.")
         known = self._accounts.caller(name)
         who = known.name if known else STRANGER
         with AT_ONCE:  # a hundred tries at once are counted like a hundred tries one after the other

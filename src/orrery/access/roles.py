@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal, get_args
 
 from orrery.errors import NotUnderstood
@@ -126,6 +127,7 @@ class Caller:
     project : the one project that the key which was shown is for; empty for all.
     owner : whether it is who owns the files, and is stopped by nothing here.
     key : id of the key that was shown.
+    until : when some of the roles end by themselves; nothing where they do not.
     """
 
     name: str
@@ -134,6 +136,7 @@ class Caller:
     project: str = ""
     owner: bool = False
     key: str = ""
+    until: datetime | None = None
 
     def may(self, permission: str, project: str = "") -> bool:
         """Say whether a permission is given in a project; without one: everywhere.

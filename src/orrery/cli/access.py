@@ -10,7 +10,7 @@ import typer
 
 from orrery.cli import show
 from orrery.cli.command import Here, Why, command
-from orrery.errors import NotUnderstood
+from orrery.errors import NotAllowed, NotUnderstood
 
 if TYPE_CHECKING:
     from orrery.access.accounts import Account
@@ -75,10 +75,10 @@ def add(
     accounts_.add(name, by=here.actor, why=why, kind=kind, owner=owner, links=email or [])
     if role:
         accounts_.give(name, role, on, by=here.actor, why=why)
-    shown = ""
+    shown, by_password = "", here.settings.passwords == "on"
     if password:
         accounts_.choose_password(name, password, by=here.actor, why="With the account.")
-    elif not owner:
+    elif not owner and by_password:
         key, _ = orrery.keys.link(name, by=here.actor, why="To choose a first password.")
         shown = welcome(here.settings, key)
     if here.as_json:
@@ -86,13 +86,17 @@ def add(
     print(f"{name} is added{f' as {role} of {_where(on)}' if role else ''}.")
     if shown:
         print(f"To choose a password, once, within a day:\n  {shown}")
-    elif owner:
+    elif not owner:
+        print(f"They sign in at {here.settings.oidc.issuer}.")
+    else:
         print(f"`orrery token create {name} --scope git` makes a token for it.")
     return None
 
 
 def invite(here: Here, name: Name, why: Reason = "To choose a new password.") -> None:
     """Make a new link by which a person chooses a password; earlier ones work no more."""
+    if here.settings.passwords == "off":
+        raise NotAllowed("Nobody signs in with a password here.", todo=f"They do at {here.settings.oidc.issuer}.")
     key, _ = here.orrery().keys.link(name, by=here.actor, why=why)
     shown = welcome(here.settings, key)
     if here.as_json:
@@ -169,8 +173,8 @@ def accounts(here: Here) -> None:
             (
                 one["account"],
                 "disabled" if one["disabled"] else one["kind"],
-                ", ".join(f"{each['role']} of {_where(each['on'])}" for each in one["roles"]) or "-",
-                ", ".join([*([f"owned by {one['owner']}"] if one["owner"] else []), *one["links"]]),
+                ", ".join(f"{each['role']} of {_where(each['on'])}{_brought(each)}" for each in one["roles"]) or "-",
+                ", ".join([*([f"owned by {one['owner']}"] if one["owner"] else []), *one["links"], *one["issuers"]]),
             )
             for one in found
         ]
@@ -317,7 +321,8 @@ def _account(one: Account) -> dict[str, Any]:
         "disabled": one.disabled,
         "has_password": one.has_password,
         "links": list(one.links),
-        "roles": [{"role": each.role, "on": each.place} for each in one.grants],
+        "issuers": list(one.issuers),
+        "roles": [{"role": each.role, "on": each.place, "group": each in one.by_groups} for each in one.grants],
     }
 
 
@@ -333,6 +338,10 @@ def _token(one: Key) -> dict[str, Any]:
         "seen": one.seen,
         "revoked": one.revoked,
     }
+
+
+def _brought(role: dict[str, Any]) -> str:
+    return " (by a group)" if role["group"] else ""
 
 
 def _where(place: str) -> str:

@@ -116,7 +116,11 @@ def _close(orrery: Orrery, here: Here) -> None:
     from orrery.access.roles import Grant
     from orrery.cli.access import welcome
 
-    home_key(orrery.settings.home)
+    key = home_key(orrery.settings.home)
+    if orrery.settings.oidc.issuer:
+        from orrery.access.sign_on import SignOn
+
+        SignOn(orrery.settings, orrery.timeline, orrery.denials, key)  # what it does not understand is said here
     (orrery.settings.home / orrery_settings.ACCESS_FILE).touch()
     accounts = orrery.accounts
     first = Grant("administrator")
@@ -127,7 +131,7 @@ def _close(orrery: Orrery, here: Here) -> None:
             accounts.add(name, by=name, why=why)
         known = [accounts.get(name)]
         accounts.give(name, "administrator", by=name, why=why)
-    if any(one.has_password for one in known):
+    if orrery.settings.passwords == "off" or any(one.has_password or one.issuers for one in known):
         return
     key, _ = orrery.keys.link(known[0].name, by=here.actor, why="Nobody could sign in yet.")
     shown = welcome(orrery.settings, key)

@@ -66,10 +66,11 @@ KINDS: dict[str, str] = {
     "channel": "A chat or a webhook of a project was added or removed. data: channel, medium, place (of its address "
     "what may be shown), kinds, private, there.",
     # access
-    "account": "An account was added, linked to another name, disabled, got a password, or said what it wants to "
-    "be told. data: account, change, link, links, owner, services, wish.",
-    "granted": "A role was given or taken back, or a project became one of a team. data: account, role, place, given; "
-    "or project, team.",
+    "account": "An account was added, linked to another name, disabled, got a password, was identified with somebody "
+    "of a provider of identities, or said what it wants to be told. data: account, change, link, links, owner, "
+    "services, issuer, wish.",
+    "granted": "A role was given or taken back, or a project became one of a team. data: account, role, place, given, "
+    "group (of the provider of identities, which brought it); or project, team.",
     "key": "A token or a link was made or revoked, or sessions ended. data: account, key (its id), key_kind, scopes, "
     "project, until, revoked.",
     "signed_in": "A person signed in. data: account, key, until.",

@@ -62,7 +62,8 @@ def _passes(orrery: Orrery) -> Iterator[Pass]:
             mine = tuple(name for name in models if caller.may("predict", name))
             whole = not key.project and caller.may("predict")
             models_of = None if whole else mine
-            yield Pass(hash=key.hash, until=key.until.timestamp(), models=models_of, account=key.account)
+            until = min(key.until, caller.until or key.until).timestamp()
+            yield Pass(hash=key.hash, until=until, models=models_of, account=key.account)
 
 
 def _slots(orrery: Orrery, model: ModelState, data: DataState, now: datetime) -> Iterator[Slot]:

@@ -14,6 +14,8 @@ _RULES = """
     GET     /api/health                                  public
     GET     /-/sign-in                                   public
     POST    /-/sign-in                                   public
+    GET     /-/oidc                                      public
+    GET     /-/oidc/back                                 public
     GET     /-/welcome                                   public
     POST    /-/welcome                                   public
     POST    /-/sign-out                                  anybody

@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from fastapi import FastAPI, Request, Response
@@ -22,12 +22,15 @@ from orrery.access.homekey import home_key
 from orrery.access.patience import Patience
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
-from orrery.web import api, forms, orders, pages, secrets, signing
+from orrery.web import api, forms, orders, pages, secrets, signing, signon
 from orrery.web.assignment import Assigner
 from orrery.web.entrance import Entrance
 from orrery.web.guard import HEADERS, App, Guard, Receive, Scope, Send
 from orrery.web.render import problem_page
 from orrery.web.wire import answer, components
+
+if TYPE_CHECKING:
+    from orrery.access.sign_on import SignOn
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ def create(orrery: Orrery) -> FastAPI:
     app.add_exception_handler(OSError, _storage)
     app.add_exception_handler(Exception, _unexpected)
     app.state.door = door = _door(orrery)
+    app.state.sign_on = _sign_on(orrery)
     app.add_middleware(Entrance, orrery=orrery, door=door)
     app.add_middleware(Guard, url=orrery.settings.url)
     app.include_router(api.router)
@@ -63,6 +67,7 @@ def create(orrery: Orrery) -> FastAPI:
     app.mount("/mlflow", _Lazily(lambda: _load("orrery.registry.server", "mlflow_app", orrery)))
     app.mount("/git", _Lazily(lambda: _load("orrery.source.http", "git_app", orrery)))
     app.include_router(signing.router)
+    app.include_router(signon.router)
     app.include_router(pages.router)
     app.include_router(forms.router)
     return app
@@ -72,7 +77,16 @@ def _door(orrery: Orrery) -> Door | None:
     if orrery.settings.access != "required":
         return None
     key = home_key(orrery.settings.home)
-    return Door(orrery.accounts, orrery.keys, orrery.denials, key, Patience(orrery.timeline, key))
+    patience, passwords = Patience(orrery.timeline, key), orrery.settings.passwords == "on"
+    return Door(orrery.accounts, orrery.keys, orrery.denials, key, patience, passwords=passwords)
+
+
+def _sign_on(orrery: Orrery) -> SignOn | None:
+    if not orrery.settings.oidc.issuer:
+        return None
+    from orrery.access.sign_on import SignOn
+
+    return SignOn(orrery.settings, orrery.timeline, orrery.denials, home_key(orrery.settings.home))
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -36,6 +36,8 @@ class SignInPage(Page):
 
     next: str = "/"
     said: str = ""
+    passwords: bool = True
+    provider: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ AtDoor = Annotated[Door, Depends(_door)]
 @router.get("/sign-in")
 async def ask(orrery: Whole, next: str = "/") -> Response:
     """Show the form."""
-    return HTMLResponse(html(SignInPage(title="Sign in", next=within(next))))
+    return sign_in_page(orrery, within(next))
 
 
 @router.post("/sign-in")
@@ -97,18 +99,33 @@ async def sign_in(request: Request, orrery: Whole, door: AtDoor) -> Response:
     try:
         caller = await run_in_threadpool(door.sign_in, name, fields.get("password", ""))
     except NotAllowed as error:
-        return HTMLResponse(html(SignInPage(title="Sign in", next=place, said=f"{error.what} {error.todo}")), 429)
+        return sign_in_page(orrery, place, f"{error.what} {error.todo}", 429)
     if caller is None:
-        return HTMLResponse(html(SignInPage(title="Sign in", next=place, said="Name and password do not fit.")), 401)
+        return sign_in_page(orrery, place, "Name and password do not fit.", 401)
+    return await run_in_threadpool(begin, request, orrery, caller.name, "with a password", place)
 
-    def begin() -> str:
-        if (old := orrery.keys.check(_cookie(request, orrery), "session")) is not None:
-            orrery.keys.sign_out(old.account, by=old.account, why="Signed in anew.", key=old.id)
-        return orrery.keys.session(caller.name, why=f"{caller.name} signed in with a password.")[0]
 
+def begin(request: Request, orrery: Orrery, account: str, how: str, place: str) -> Response:
+    """Begin a session and go on to a page; one that the browser had before ends.
+
+    Parameters
+    ----------
+    how : how they have signed in, in words.
+    """
+    if (old := orrery.keys.check(request.cookies.get(cookie_name(orrery), ""), "session")) is not None:
+        orrery.keys.sign_out(old.account, by=old.account, why="Signed in anew.", key=old.id)
+    session, _ = orrery.keys.session(account, why=f"{account} signed in {how}.")
     answer = RedirectResponse(place, 303)
-    _set(answer, orrery, await run_in_threadpool(begin), int(SESSION.total_seconds()))
+    put_cookie(answer, orrery, cookie_name(orrery), session, int(SESSION.total_seconds()))
     return answer
+
+
+def sign_in_page(orrery: Orrery, place: str, said: str = "", status: int = 200) -> Response:
+    """Answer with the ways to sign in."""
+    passwords, issuer = orrery.settings.passwords == "on", orrery.settings.oidc.issuer
+    provider = urlsplit(issuer).hostname or ""
+    page = SignInPage(title="Sign in", next=place, said=said, passwords=passwords, provider=provider)
+    return HTMLResponse(html(page), status)
 
 
 @router.get("/welcome")
@@ -122,6 +139,8 @@ async def choose(request: Request, orrery: Whole) -> Response:
     """Choose a password by a link."""
     from orrery.access.passwords import check
 
+    if orrery.settings.passwords == "off":
+        raise NotAllowed("Nobody signs in with a password here.", todo="Sign in by the provider of identities.")
     fields = await _fields(request)
     shown, password = fields.get("key", ""), fields.get("password", "")
 
@@ -158,7 +177,7 @@ async def sign_out(request: Request, orrery: Whole) -> Response:
     key = "" if everywhere else caller.key
     await run_in_threadpool(lambda: orrery.keys.sign_out(caller.name, by=caller.name, why=why, key=key))
     answer = RedirectResponse("/-/sign-in", 303)
-    _set(answer, orrery, "", 0)
+    put_cookie(answer, orrery, cookie_name(orrery), "", 0)
     return answer
 
 
@@ -224,12 +243,8 @@ async def _fields(request: Request) -> dict[str, str]:
     return {name: values[-1] for name, values in found.items()}
 
 
-def _cookie(request: Request, orrery: Orrery) -> str:
-    return request.cookies.get(cookie_name(orrery), "")
-
-
-def _set(answer: Response, orrery: Orrery, value: str, seconds: int) -> None:
+def put_cookie(answer: Response, orrery: Orrery, name: str, value: str, seconds: int) -> None:
+    """Give a browser something that no script sees, and that comes back here alone."""
     answer.set_cookie(
-        cookie_name(orrery), value, max_age=seconds, path="/", secure=bool(orrery.settings.url), httponly=True,
-        samesite="lax",
-    )  # fmt: skip
+        name, value, max_age=seconds, path="/", secure=bool(orrery.settings.url), httponly=True, samesite="lax"
+    )
