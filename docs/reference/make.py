@@ -50,6 +50,8 @@ def commands(group: Any, words: str) -> Iterator[tuple[str, Any]]:
     """Walk the tree of commands."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield f"{words} {name}", command
             yield from commands(command, f"{words} {name}")
         else:
             yield f"{words} {name}", command

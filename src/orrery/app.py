@@ -20,9 +20,11 @@ from orrery.access.accounts import Accounts
 from orrery.access.denials import Denials
 from orrery.access.guarded import Of, needs
 from orrery.access.keys import Keys
+from orrery.access.reads import Reads
 from orrery.access.roles import DATA, OWNER, Caller
 from orrery.access.secrets import SecretOrders, Secrets
 from orrery.access.vault import Vault
+from orrery.audit.orders import AuditOrders
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.loop import decide
 from orrery.notify.channels import Channels
@@ -43,7 +45,6 @@ from orrery.workers.action import Action
 if TYPE_CHECKING:
     import polars as pl
 
-    from orrery.audit.anchoring import Anchoring
     from orrery.data.contract import Contract
     from orrery.data.labels import Accepted
     from orrery.data.lake import Lake
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from orrery.spec import Spec
 
 
-class Orrery(ReviewOrders, SecretOrders, NotifyOrders):
+class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders):
     """One orrery: its timeline, its data and the commands that change it, for one caller.
 
     Parameters
@@ -71,7 +72,7 @@ class Orrery(ReviewOrders, SecretOrders, NotifyOrders):
         schema.upgrade(self.timeline.engine)
         self.states = States(self.timeline)
         self.accounts, self.keys = Accounts(self.timeline), Keys(self.timeline)
-        self.denials = Denials(self.timeline)
+        self.denials, self.reads = Denials(self.timeline), Reads(self.timeline)
         self.vault = Vault(settings.home)
         self.channels = Channels(self.timeline, self.vault)
         self._whole = self
@@ -106,14 +107,7 @@ class Orrery(ReviewOrders, SecretOrders, NotifyOrders):
 
         if self._whole is not self:
             return self._whole.privacy
-        return Privacy(self.settings, lambda: self.states.data().erased)
-
-    @cached_property
-    def anchoring(self) -> Anchoring:
-        """What notes the head of the chain outside."""
-        from orrery.audit.anchoring import FOLDER, Anchoring
-
-        return Anchoring(self.timeline, self.states.data, self.settings.home / FOLDER)
+        return Privacy(self.settings, lambda: self.states.data().erased, lambda name: self.note_read(name, "encrypted"))
 
     @cached_property
     def secrets(self) -> Secrets:

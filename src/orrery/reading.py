@@ -97,7 +97,10 @@ class History:
 
 def dataset(name: str, version: int | None, home: str | None) -> Frame:
     """Return a version of a dataset."""
-    return Orrery.open(home).lake.read(name, version)
+    orrery = Orrery.open(home)
+    found = orrery.lake.read(name, version)
+    orrery.note_read(name, "rows")
+    return found
 
 
 def model(name: str, environment: str, home: str | None) -> Served:
@@ -118,6 +121,7 @@ def predictions(name: str, environment: str, home: str | None) -> Frame:
     from orrery.data.log import PredictionLog
 
     orrery = Orrery.open(home)
+    orrery.note_read_of_log(orrery.model(name).name)
     return Frame(PredictionLog(orrery.lake, orrery.model(name).name).rows(environment, None, None))
 
 

@@ -45,4 +45,5 @@ def test_the_chain_in_a_file(orrery: Command, tmp_path: Path) -> None:
     file.write_text("\n".join([*lines[:3], *lines[4:]]))
     assert orrery("verify", file).code == 1
     for words in (("import", file), ("export",), ("export", tmp_path / "x", "--by", "mara")):
-        assert orrery("audit", *words).code == 1
+        assert orrery("audit", *words).code == 2
+    assert [one["data"]["what"] for one in orrery("audit", "--kind", "read", "--json").lines()] == ["chain"]

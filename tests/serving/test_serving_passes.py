@@ -89,3 +89,29 @@ def test_where_access_is_open_nobody_needs_one(steady: Any) -> None:
     assert asked(steady, "/models/m/predict").status_code == 200
     with pytest.raises(grpc.RpcError):  # what is refused there is something else
         Caller(steady.grpc_port).call("ModelInfer", model_name="x", inputs=[AGE])
+
+
+def test_denied_requests_are_told_and_counted_not_sent_one_by_one(server: Any) -> None:
+    """Each is answered as before; the control plane hears of account, model and number."""
+    (server.home / ACCESS_FILE).touch()
+    server.start()
+    mine = {"hash": digest(MINE), "until": time.time() + 3600, "models": ["n"], "account": "mara"}
+    ordered(server, mine)
+    for _ in range(20):
+        assert asked(server, "/models/m/predict", MINE).status_code == 404
+        assert asked(server, "/models/n/predict", OLD).status_code == 401
+    assert asked(server, "/models/invented/predict", MINE).status_code == 404  # is not there: nothing was denied
+    assert asked(server, "/models/n/predict").status_code == 401  # showed nothing: is asked to
+    assert asked(server, "/models/n/predict", MINE).status_code == 200
+
+    def told() -> dict[tuple[str, str], int]:
+        found: dict[tuple[str, str], int] = {}
+        for report in list(server.control.reports):
+            for one in report.get("denied", ()):
+                key = (one["account"], one["model"])
+                found[key] = found.get(key, 0) + one["times"]
+        return found
+
+    server.until(lambda: sum(told().values()) >= 40, 30)
+    assert told() == {("mara", "m"): 20, ("", ""): 20}
+    assert sum(bool(report.get("denied")) for report in list(server.control.reports)) < 10

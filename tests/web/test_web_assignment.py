@@ -174,3 +174,19 @@ def test_who_holds_a_state_goes_on_seeing_it(year: Orrery) -> None:
     assert "new" in fresh.issues and "new" not in held.issues
     assert held.seq == seq < fresh.seq
     assert len(list(lanes)) == len(held.issues) - 1  # iterating while another thread folds does not break
+
+
+def test_denied_requests_are_written_once_and_counted(web: httpx.Client, year: Orrery) -> None:
+    seq = web.get(URL).json()["seq"]
+    denied = [
+        {"account": "mara", "model": "flight-delay", "times": 3},
+        {"account": "", "model": "", "times": 2},
+        {"account": "jo", "model": "../tides", "times": 1},
+    ]
+    body = {"server": "one", "applied": seq, "denied": denied}
+    for _ in range(3):
+        assert web.post("/api/serving/report", json=body).status_code == 200
+    events = list(year.timeline.read(kinds=["denied"]))
+    found = [(one.actor, one.model, one.data["project"], one.data.get("more", 0)) for one in events]
+    assert found == [("mara", "flight-delay", "flight-delay", 2), ("stranger", "", "", 1), ("jo", "", "", 0)]
+    assert web.post("/api/serving/report", json={**body, "denied": [{**denied[0], "times": -1}]}).status_code == 422

@@ -111,16 +111,24 @@ def addresses(home: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) and running(home) is not None else {}
 
 
-def command(app: typer.Typer, name: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def command(
+    app: typer.Typer, name: str = "", *, alone: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a command: its first parameter gets a :class:`Here`, errors end as sentences.
 
     The options ``--home``, ``--as`` and ``--json`` are understood before the command and after it.
+
+    Parameters
+    ----------
+    app : group of commands.
+    name : of the command; empty for that of the function.
+    alone : whether it is what the group itself does, where no command of it is named.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(function, eval_str=True)
         own = list(signature.parameters.values())[1:]
-        shared = [
+        common = [
             _parameter("context_", typer.Context),
             _parameter("home_", Annotated[str | None, HOME], None),
             _parameter("actor_", Annotated[str | None, ACTOR], None),
@@ -131,7 +139,11 @@ def command(app: typer.Typer, name: str = "") -> Callable[[Callable[..., Any]], 
         def run(**given: Any) -> None:
             context = given.pop("context_")
             home, actor, as_json = context.obj or (None, None, False)
-            here = Here(given.pop("home_") or home, given.pop("actor_") or actor, bool(given.pop("json_") or as_json))
+            shared = (given.pop("home_") or home, given.pop("actor_") or actor, bool(given.pop("json_") or as_json))
+            if alone and context.invoked_subcommand is not None:
+                context.obj = shared
+                return
+            here = Here(*shared)
             try:
                 function(here, **given)
             except OrreryError as error:
@@ -146,10 +158,10 @@ def command(app: typer.Typer, name: str = "") -> Callable[[Callable[..., Any]], 
                 raise typer.Exit(FAILED) from None
 
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-        run.__signature__ = inspect.Signature([*parameters, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in [*parameters, *shared]}
+        run.__signature__ = inspect.Signature([*parameters, *common])  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in [*parameters, *common]}
         del run.__wrapped__  # its annotations are not those of what runs
-        app.command(name or function.__name__)(run)
+        (app.callback(invoke_without_command=True) if alone else app.command(name or function.__name__))(run)
         return function
 
     return register

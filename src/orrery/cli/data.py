@@ -118,6 +118,7 @@ def shown(
 
     orrery = here.orrery()
     found = orrery.lake.version(name, version)
+    orrery.note_read(name, "profile", here.actor)
     facts = profile(orrery.lake.read(name, found.version).polars())
     if here.as_json:
         head = {key: value for key, value in asdict(found).items() if key != "about"}
@@ -184,6 +185,7 @@ def quarantine(
         if not here.as_json:
             show.note(f"No row of {name} was set aside.")
         return
+    orrery.note_read(name, "quarantine", here.actor)
     from orrery.data.check import WHY
     from orrery.data.ingest import AT
 

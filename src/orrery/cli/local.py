@@ -153,6 +153,7 @@ def _rows(here: Here, dataset: str, what: str) -> tuple[pl.DataFrame, str]:
     in_lake = not what or (at and number.lstrip("v").isdigit() and not Path(what).exists())
     if in_lake:
         lake = here.orrery().lake
+        here.orrery().note_read(name or dataset, "rows", here.actor)
         version = lake.version(name or dataset, int(number.lstrip("v")) if number else None)
         return lake.read(version.name, version.version).polars(), version.digest
     frame = pl.concat(list(read_files([what])), how="diagonal_relaxed")

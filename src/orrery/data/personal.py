@@ -27,10 +27,16 @@ class Privacy:
     ----------
     settings : say where the keys are; the key is read, and made, only when a value needs it.
     graves : returns what says of subjects that they were erased (:meth:`Pseudonyms.grave`).
+    told : told the name of a dataset before what is encrypted in it is opened.
     """
 
-    def __init__(self, settings: Settings, graves: Callable[[], Collection[str]] = tuple) -> None:
-        self._settings, self._graves = settings, graves
+    def __init__(
+        self,
+        settings: Settings,
+        graves: Callable[[], Collection[str]] = tuple,
+        told: Callable[[str], None] = lambda dataset: None,
+    ) -> None:
+        self._settings, self._graves, self._told = settings, graves, told
         self._made: Pseudonyms | None = None
 
     @property
@@ -88,6 +94,7 @@ class Privacy:
         hidden = [name for name in frame.columns if name.startswith(HIDDEN)]
         if not hidden:
             return frame
+        self._told(dataset)
         owners = self._owners(rules, frame, dataset)
         clear = {name.removeprefix(HIDDEN): self.sealed.opened(owners, frame[name].to_list()) for name in hidden}
         texts = [pl.Series(name, [_text(value) for value in values], dtype=pl.String) for name, values in clear.items()]

@@ -19,6 +19,7 @@ from orrery.errors import Damaged
 from orrery.serving.assignment import AssignmentFile, read
 from orrery.serving.fleet import Fleet
 from orrery.serving.log import say
+from orrery.serving.passes import Passes
 
 EVERY = 0.25
 COUNTS_EVERY = 2.0
@@ -37,6 +38,7 @@ class ControlLink:
     served : returns the rows that each slot has predicted.
     threads : executor of one thread for the requests.
     key : what the control plane knows this orrery's own processes by, where access is required.
+    passes : returns what counts requests that were denied.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class ControlLink:
         served: Callable[[], dict[str, int]],
         threads: Executor,
         key: str = "",
+        passes: Callable[[], Passes | None] = lambda: None,
     ) -> None:
+        self._passes = passes
         self._authorization = {"Authorization": f"Bearer {key}"} if key else {}
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
@@ -122,8 +126,12 @@ class ControlLink:
         counts = dict(self._served())
         changed = report != {key: self._reported.get(key) for key in report}
         counted = counts != self._reported.get("served") and loop.time() >= self._counted + COUNTS_EVERY
+        passes = self._passes()
+        denied = dict(passes.denied) if passes is not None else {}
+        counted = counted or (bool(denied) and loop.time() >= self._counted + COUNTS_EVERY)
         if changed or counted:
-            full = {**report, "served": counts}
+            told = [{"account": who, "model": model, "times": times} for (who, model), times in denied.items()]
+            full = {**report, "served": counts, "denied": told}
             status, _, _ = await loop.run_in_executor(
                 self._threads, self._ask, "POST", "/api/serving/report", msgspec.json.encode(full), _JSON
             )
@@ -131,6 +139,8 @@ class ControlLink:
                 raise http.client.HTTPException(f"status {status} for a report")
             self._reported, self._counted = full, loop.time()
             self._fleet.told(list(report["taken"]))
+            if passes is not None:
+                passes.told(denied)
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, str, bytes]:
         if self._connection is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
+from collections.abc import Callable, Mapping
 
 from orrery.errors import NotFound
 from orrery.serving.assignment import Assignment, Pass
@@ -24,12 +25,18 @@ class Guest:
     ----------
     models : what they may ask; nothing for all.
     account : whose token they have shown; empty for anybody.
+    denied : counts what they were denied.
     """
 
-    __slots__ = ("account", "models")
+    __slots__ = ("_denied", "account", "models")
 
-    def __init__(self, models: tuple[str, ...] | None = None, account: str = "") -> None:
-        self.models, self.account = models, account
+    def __init__(
+        self,
+        models: tuple[str, ...] | None = None,
+        account: str = "",
+        denied: Callable[[str, str], None] = lambda account, model: None,
+    ) -> None:
+        self.models, self.account, self._denied = models, account, denied
 
     def sees(self, model: str) -> bool:
         """Say whether they may know of a model."""
@@ -44,6 +51,7 @@ class Guest:
             If it is not theirs.
         """
         if self.models is not None and model not in self.models:
+            self._denied(self.account, model)
             raise NotFound(f"{model!r} is not served in {environment}.")
 
 
@@ -63,6 +71,8 @@ class Passes:
         self._fleet, self._key = fleet, key
         self._of: Assignment | None = None
         self._known: dict[str, Pass] = {}
+        self.denied: dict[tuple[str, str], int] = {}
+        """Account and model -> denied requests not told yet; no account where what was shown opens nothing."""
 
     def guest(self, fields: Fields) -> Guest:
         """Return who asks.
@@ -84,5 +94,21 @@ class Passes:
         if found is None and scheme.lower() == "bearer" and hmac.compare_digest(shown.encode(), self._key.encode()):
             return ANYBODY
         if scheme.lower() != "bearer" or found is None or found.until <= time.time():
+            if shown:
+                self._count("", "")
             raise NoPass("A token is needed here.", todo="orrery token create NAME --scope inference")
-        return Guest(found.models, found.account)
+        return Guest(found.models, found.account, self._count)
+
+    def told(self, denied: Mapping[tuple[str, str], int]) -> None:
+        """Forget what the control plane has been told."""
+        for key, times in denied.items():
+            self.denied[key] = self.denied.get(key, 0) - times
+            if self.denied[key] <= 0:
+                del self.denied[key]
+
+    def _count(self, account: str, model: str) -> None:
+        """Count a denied request; what is asked for but not there is no model, or a thousand names would fill us."""
+        served = self._fleet.assignment.slots if self._fleet.assignment else ()
+        if account and not any(slot.model == model for slot in served):
+            return
+        self.denied[account, model] = self.denied.get((account, model), 0) + 1

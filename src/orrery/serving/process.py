@@ -123,7 +123,9 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
         fleet = Fleet(spawn, starts, predictor, metrics, memory, lambda: link.wake() if link else None)
         key = home_key(settings.home) if settings.access == "required" else ""
         name = _name(settings, replica)
-        link = ControlLink(settings.control_url, name, fleet, file, lambda: predictor.served, asks, key)
+        link = ControlLink(
+            settings.control_url, name, fleet, file, lambda: predictor.served, asks, key, lambda: service.passes
+        )
         try:
             last = file.load()
         except Damaged as error:

@@ -59,6 +59,9 @@ KINDS: dict[str, str] = {
     # audit
     "anchored": "The head of the chain was noted outside. data: target, seq, hash, at, stamps (authority -> its time "
     "stamp).",
+    "read": "Somebody read what is personal, or took the whole chain away. data: what (rows, quarantine, profile, "
+    "predictions, encrypted or chain), of (dataset or model), columns (names), more (how many alike "
+    "were only counted).",
     # people
     "business": "Something happened in the world around the model.",
     "registry": "A registry client did something to the model. data: operation and its arguments.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ import msgspec
 import sqlalchemy as sa
 from msgspec.structs import replace
 
+from orrery.access.denials import STRANGER
 from orrery.app import Orrery
 from orrery.rollout import moves
 from orrery.rollout.shares import SHARING
@@ -206,6 +207,7 @@ class Assigner:
         failed: dict[str, str],
         served: dict[str, int],
         taken: dict[str, tuple[str, str, str]],
+        denied: Sequence[tuple[str, str, int]] = (),
     ) -> None:
         """Take a report; a version that fails is written down once, and gives way.
 
@@ -215,6 +217,7 @@ class Assigner:
         failed : slots that cannot be started, and why.
         served : rows that each slot has predicted.
         taken : slots that the server took back by itself: since when they were tried, in which role, and why not.
+        denied : account, model and number of requests that were denied; no account where what was shown opens nothing.
         """
         self.seen(name, applied)
         if (server := self.servers.get(name)) is not None:
@@ -227,6 +230,13 @@ class Assigner:
             slot = slots.get(key)
             if slot is not None and (slot.since, slot.role) == (since, role):
                 self._failed(slot, why, taken_back=True)
+        there = set(self._orrery.timeline.models()) if denied else set()
+        for account, model, times in denied:
+            who, where = account or STRANGER, f" for {model}" if model in there else ""
+            shown = "that is not for it" if account else "that opens nothing"
+            why = f"A request to the inference server{where} with a token {shown}."
+            project = model if model in there else ""
+            self._orrery.denials.note(who, "inference", why, project=project, of_model=bool(project), times=times)
 
     def recent(self) -> list[Server]:
         """Return the servers that were heard of in the last seconds."""

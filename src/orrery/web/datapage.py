@@ -55,11 +55,13 @@ def data_page(orrery: Orrery) -> DataPage:
     return DataPage(title="Data", datasets=sorted(orrery.datasets().values(), key=lambda one: one.name))
 
 
-def dataset_page(orrery: Orrery, name: str, *, profile: bool = False) -> DatasetPage:
+def dataset_page(orrery: Orrery, name: str, *, profile: bool = False, actor: str = "") -> DatasetPage:
     """Return the page of one dataset; its profile reads rows, so only who asks for it gets it."""
     dataset = orrery.datasets().get(name)
     if dataset is None:
         raise NotFound(f"There is no dataset {name!r}.", todo=f"Add it with: orrery data add {name} FILES...")
+    if profile:
+        orrery.note_read(name, "profile", actor)
     columns = _profile(orrery, name) if profile else []
     return DatasetPage(
         title=name,

@@ -284,7 +284,8 @@ async def report(request: Request, assigner: Assigning) -> Response:
     """Take the report of an inference server: what it serves, and what it cannot."""
     body = await body_of(request, wire.Report)
     taken = {key: (one.since, one.role, one.why) for key, one in body.taken.items()}
-    await run_in_threadpool(assigner.report, body.server, body.applied, body.failed, body.served, taken)
+    denied = [(one.account, one.model, one.times) for one in body.denied]
+    await run_in_threadpool(assigner.report, body.server, body.applied, body.failed, body.served, taken, denied)
     return answer(wire.Taken())
 
 

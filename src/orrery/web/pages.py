@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from orrery.web.asking import Here, known_query
+from orrery.web.asking import Actor, Here, known_query
+from orrery.web.auditpage import audit_page, served_page, who_page
 from orrery.web.channelpage import channels_page
 from orrery.web.datapage import data_page, dataset_page
 from orrery.web.issuepage import issue_page, issues_page, model_issues_page
@@ -49,9 +50,38 @@ def data(request: Request, orrery: Here) -> Response:
 
 @router.get("/data/{name}")
 @router.get("/data/{name}.json")
-def dataset(request: Request, orrery: Here, name: str, profile: bool = False) -> Response:
+def dataset(request: Request, orrery: Here, actor: Actor, name: str, profile: bool = False) -> Response:
     """Show one dataset."""
-    return show(request, dataset_page(orrery, name, profile=profile))
+    return show(request, dataset_page(orrery, name, profile=profile, actor=actor))
+
+
+@router.get("/audit")
+@router.get("/audit.json")
+def audit(
+    request: Request,
+    orrery: Here,
+    by: str = "",
+    kind: str = "",
+    since: str = "",
+    until: str = "",
+    before: Annotated[int | None, Query(ge=0)] = None,
+) -> Response:
+    """Show who did what."""
+    return show(request, audit_page(orrery, by=by, kind=kind, since=since, until=until, before=before))
+
+
+@router.get("/audit/who")
+@router.get("/audit/who.json")
+def who(request: Request, orrery: Here, name: str = "", since: str = "", until: str = "") -> Response:
+    """Show what one person did."""
+    return show(request, who_page(orrery, name, since, until))
+
+
+@router.get("/{model}/served")
+@router.get("/{model}/served.json")
+def served(request: Request, orrery: Here, model: str, at: str = "") -> Response:
+    """Show what answered at a time, and who let it."""
+    return show(request, served_page(orrery, model, at))
 
 
 @router.get("/{model}/versions/{number}")

@@ -72,11 +72,14 @@ _RULES = """
     GET     /index                                       anybody
     GET     /reviews                                     anybody
     GET     /issues                                      anybody
+    GET     /audit                                       audit      *
+    GET     /audit/who                                   audit      *
     GET     /data                                        anybody
     GET     /data/{name}                                 read       dataset
     GET     /{model}/versions/{number}                   read       project
     GET     /{model}/versions/{number}/why               read       project
     GET     /{model}/commits/{sha}                       read       project
+    GET     /{model}/served                              read       project
     GET     /{model}/issues                              read       project
     GET     /{model}/issues/{issue}                      read       project
     GET     /{model}/channels                            read       project

@@ -156,6 +156,14 @@ class TakenBack(Body):
     why: str
 
 
+class DeniedRequests(Body):
+    """Requests that an inference server denied: of an account, none where what was shown opens nothing."""
+
+    account: Annotated[str, Meta(max_length=64)]
+    model: Annotated[str, Meta(max_length=64)]
+    times: Annotated[int, Meta(ge=1)]
+
+
 class Report(Body):
     """What an inference server has carried out."""
 
@@ -164,6 +172,7 @@ class Report(Body):
     failed: dict[str, str] = {}
     served: dict[str, int] = {}
     taken: dict[str, TakenBack] = {}
+    denied: list[DeniedRequests] = []
 
 
 class ClockOrder(Body):
