@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from orrery.errors import NotUnderstood
-from orrery.stats.checks import LARGEST_EXPONENT, FloatArray, probability, require
+from orrery.stats.checks import LARGEST_EXPONENT, FloatArray, IntArray, probability, require
 from orrery.stats.detector import log_bet, log_mean, run_length
 from orrery.stats.severity import jensen_shannon, ks, psi
 from orrery.stats.sketch import CategorySketch, NumericSketch
@@ -111,7 +111,8 @@ class FeatureDrift:
         self._real = np.array([[bin <= group.max() for bin in range(self._width)] for group in groups])
         # one flat numbering of all bins of all features, so that one bincount serves them all
         self._bins = np.concatenate([group + row * self._width for row, group in enumerate(groups)])
-        self._reference_counts = self._counts(reference)
+        self._fine = self._places()
+        self._reference_counts, self._reference_cells = self._counts(reference)
         self._q = self._reference_counts / reference.rows
         self._slack = self._reference_error()
         self._fractions = np.geomspace(0.01, 0.9, n_bets)
@@ -119,10 +120,26 @@ class FeatureDrift:
         self._evidence = np.zeros((len(self.features), n_bets))  # log(1 + SR)
         self.looks = 0
 
-    def _counts(self, sketch: TableSketch) -> FloatArray:
+    def _places(self) -> IntArray:
+        """Give every cell its place in a table of the fine cells of numbers; what has none there, the last place."""
+        numbers = [isinstance(sketch, NumericSketch) for sketch in self.reference.features.values()]
+        sizes = [len(sketch.counts) for sketch in self.reference.features.values()]
+        self._wide = max(sizes)
+        nowhere = len(sizes) * self._wide
+        return np.concatenate(
+            [
+                np.append(nowhere, row * self._wide + np.arange(size - 1)) if number else np.full(size, nowhere)
+                for row, (number, size) in enumerate(zip(numbers, sizes, strict=True))
+            ]
+        )
+
+    def _counts(self, sketch: TableSketch) -> tuple[FloatArray, FloatArray]:
+        """Count the rows in each bin, and in each fine cell of a number: one row of a table for each feature."""
         cells = np.concatenate([part.counts for part in sketch.features.values()])
         flat = np.bincount(self._bins, weights=cells, minlength=len(self.features) * self._width).astype(np.float64)
-        return flat.reshape(len(self.features), self._width)
+        fine = np.zeros(len(self.features) * self._wide + 1)
+        fine[self._fine] = cells
+        return flat.reshape(len(self.features), self._width), fine[:-1].reshape(len(self.features), self._wide)
 
     def _reference_error(self) -> FloatArray:
         """Total variation between sample and truth of the reference: 95 % bound for all features together.
@@ -161,7 +178,7 @@ class FeatureDrift:
             "Give 1 to the number of rows.",
         )
         self.looks += 1
-        counts = self._counts(batch)
+        counts, cells = self._counts(batch)
         shares = counts / n
         witness = self._recent > self._q
         null = (self._q * witness).sum(axis=1) + self.tolerance + self._slack
@@ -179,7 +196,7 @@ class FeatureDrift:
             alarm=mean >= math.log1p(self.arl),
             statistic=math.expm1(min(mean, LARGEST_EXPONENT)),
             blame=self._blame(),
-            severity=self._severity(batch, counts),
+            severity=self._severity(batch, counts, cells),
         )
         if look.alarm:
             self._evidence[:] = 0.0
@@ -220,20 +237,25 @@ class FeatureDrift:
         order = np.argsort(-shares, kind="stable")
         return tuple((self.features[i], float(shares[i])) for i in order if shares[i] > 0)
 
-    def _severity(self, batch: TableSketch, counts: FloatArray) -> dict[str, Severity]:
-        result = {}
-        distances = jensen_shannon(self._reference_counts, counts)
-        indices = psi(self._reference_counts, counts, self._real)
-        for row, (name, sketch) in enumerate(batch.features.items()):
-            ordered = isinstance(sketch, NumericSketch)
-            result[name] = Severity(
-                psi=float(indices[row]),
-                jensen_shannon=float(distances[row]),
-                ks=ks(self.reference.features[name].counts[1:], sketch.counts[1:]) if ordered else None,
-                missing=sketch.missing / sketch.rows,
-                outside=sketch.outside / sketch.rows,
+    def _severity(self, batch: TableSketch, counts: FloatArray, cells: FloatArray) -> dict[str, Severity]:
+        n = batch.rows
+        found = zip(
+            batch.features.items(),
+            psi(self._reference_counts, counts, self._real).tolist(),
+            jensen_shannon(self._reference_counts, counts).tolist(),
+            ks(self._reference_cells, cells).tolist(),
+            strict=True,
+        )
+        return {
+            name: Severity(
+                psi=index,
+                jensen_shannon=distance,
+                ks=gap if isinstance(sketch, NumericSketch) else None,
+                missing=sketch.missing / n,
+                outside=sketch.outside / n,
             )
-        return result
+            for (name, sketch), index, distance, gap in found
+        }
 
     def _fingerprint(self) -> str:
         digest = hashlib.blake2b(self._reference_counts.tobytes(), digest_size=8)

@@ -52,13 +52,13 @@ def jensen_shannon(reference: npt.ArrayLike, current: npt.ArrayLike) -> FloatArr
     return np.sqrt(np.clip((bits(p) + bits(q)) / 2, 0.0, 1.0))
 
 
-def ks(reference: npt.ArrayLike, current: npt.ArrayLike) -> float:
-    """Kolmogorov-Smirnov distance of counts over ordered cells: largest gap of the cumulative shares, 0 to 1.
+def ks(reference: npt.ArrayLike, current: npt.ArrayLike) -> FloatArray:
+    """Kolmogorov-Smirnov distance of counts over ordered cells (last axis): largest gap of the cumulative shares.
 
     Examples
     --------
-    >>> ks([5, 5, 0], [0, 5, 5])
+    >>> float(ks([5, 5, 0], [0, 5, 5]))
     0.5
     """
-    gap = np.cumsum(_shares(reference, 0.0)) - np.cumsum(_shares(current, 0.0))
-    return float(np.abs(gap).max(initial=0.0))
+    gap = np.cumsum(_shares(reference, 0.0) - _shares(current, 0.0), axis=-1)
+    return np.asarray(np.abs(gap).max(axis=-1, initial=0.0))

@@ -18,8 +18,9 @@ from orrery.errors import NotUnderstood
 from orrery.stats.cells import Cells
 from orrery.stats.checks import FloatArray, IntArray, require
 
-BLOCK = 16_384  # values at a time: what is in between stays in the processor's cache
+BLOCK = 32_768  # values at a time: what is in between does not become large
 CELLS = 256  # fine cells of a number
+SAMPLE = 65_536  # values by which they are chosen, where there are more
 TOP = 20  # categories with a cell of their own
 KNOWN = 512  # rarer categories that are remembered, as hashes
 
@@ -38,8 +39,8 @@ class _Sketch(ABC):
     def same_cells(self, other: _Sketch) -> bool:
         """Say whether the counts of both mean the same."""
 
-    def _add_counts(self, other: Self, sign: int) -> None:
-        self.counts = self.counts + sign * other.counts
+    def _take(self, one: Self, other: Self, sign: int) -> None:
+        self.counts = one.counts + sign * other.counts
 
     @property
     def rows(self) -> int:
@@ -73,22 +74,24 @@ class _Sketch(ABC):
                 todo="Make both from one reference, with empty_like().",
             )
         result = self.empty_like()
-        result._add_counts(self, +1)
-        result._add_counts(other, sign)
+        result._take(self, other, sign)
         return result
 
 
 class NumericSketch(_Sketch):
     """Counts of a number over up to 256 quantile cells of its reference, with moments.
 
+    The cells are the quantiles of 65,536 values drawn from the reference, where it has more: a cell that is to hold
+    1/256 of it holds that to a third or so. How many rows of the reference are in each is counted exactly.
+
     Parameters
     ----------
-    edges
-        Ascending cell borders in the unit of the column; cell ``i`` holds ``edges[i] <= x < edges[i + 1]``.
+    cells
+        Between ascending borders in the unit of the column; cell ``i`` holds ``edges[i] <= x < edges[i + 1]``.
         ``counts`` is missing, below, the cells, above.
     centre, scale
-        Where and in which unit moments are summed (reference mean and standard deviation), so that they stay exact
-        for columns such as timestamps.
+        Where and in which unit moments are summed (about the mean and standard deviation of the reference), so that
+        they stay exact for columns such as timestamps.
 
     Examples
     --------
@@ -100,51 +103,67 @@ class NumericSketch(_Sketch):
 
     kind = "number"
 
-    def __init__(self, edges: FloatArray, centre: float, scale: float) -> None:
-        self.edges, self.centre, self.scale = edges, centre, scale
-        self.counts = np.zeros(len(edges) + 2, dtype=np.int64)
+    def __init__(self, cells: Cells, centre: float, scale: float) -> None:
+        self.cells, self.centre, self.scale = cells, centre, scale
+        self.counts = np.zeros(len(cells.edges) + 2, dtype=np.int64)
         self.moments = np.zeros(3)  # finite rows, sum and sum of squares of (x - centre) / scale
+
+    @property
+    def edges(self) -> FloatArray:
+        """Borders of the cells."""
+        return self.cells.edges
 
     @classmethod
     def fit(cls, values: npt.ArrayLike) -> NumericSketch:
         """Choose the cells from reference values and count these."""
         array = as_numbers(values)
-        finite = np.sort(array[np.isfinite(array)])
+        known = np.isfinite(array)
+        finite = array if known.all() else array[known]
         if len(finite) == 0:
-            return cls(np.zeros(0), 0.0, 1.0).add(array)
-        edges = np.unique(finite[np.linspace(0, len(finite) - 1, CELLS).astype(np.int64)])
-        edges = np.append(edges, np.nextafter(finite[-1], np.inf))  # the maximum belongs to the last cell
-        return cls(edges, float(finite.mean()), float(finite.std()) or 1.0).add(array)
+            return cls(Cells(np.zeros(0)), 0.0, 1.0).add(array)
+        drawn = finite if len(finite) <= SAMPLE else finite[np.random.default_rng(0).integers(0, len(finite), SAMPLE)]
+        drawn = np.sort(drawn)
+        drawn[0], drawn[-1] = finite.min(), finite.max()
+        edges = np.unique(drawn[np.linspace(0, len(drawn) - 1, CELLS).astype(np.int64)])
+        edges = np.append(edges, np.nextafter(drawn[-1], np.inf))  # the maximum belongs to the last cell
+        return cls(Cells.near(edges), float(drawn.mean()), float(drawn.std()) or 1.0).add(array)
 
     def add(self, values: npt.ArrayLike) -> NumericSketch:
         """Count values (nan is missing); gives itself."""
         array = as_numbers(values)
-        cells = Cells(self.edges, len(array))
         for start in range(0, len(array), BLOCK):
-            part = array[start : start + BLOCK]
-            missing = np.isnan(part)
-            present = part[~missing] if missing.any() else part
-            self.counts[0] += len(part) - len(present)
-            self.counts[1:] += cells.count(present)
-            finite = np.isfinite(present)
-            shifted = ((present if finite.all() else present[finite]) - self.centre) / self.scale
-            self.moments += np.array([len(shifted), shifted.sum(), np.square(shifted).sum()])
+            self._count(array[start : start + BLOCK])
         return self
+
+    def _count(self, part: FloatArray) -> None:
+        moments = self._moments_of(part)
+        if not np.isfinite(moments[2]):  # there is a nan, or an infinity
+            missing = np.isnan(part)
+            self.counts[0] += missing.sum()
+            part = part[~missing]
+            moments = self._moments_of(part[np.isfinite(part)])
+        self.counts[1:] += self.cells.count(part)
+        self.moments += moments
+
+    def _moments_of(self, values: FloatArray) -> tuple[int, float, float]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            shifted = (values - self.centre) / self.scale
+            return len(values), float(shifted.sum()), float(np.square(shifted, out=shifted).sum())
 
     def empty_like(self) -> NumericSketch:
         """Give a sketch with the same cells and no rows."""
-        return NumericSketch(self.edges, self.centre, self.scale)
+        return NumericSketch(self.cells, self.centre, self.scale)
 
     def same_cells(self, other: _Sketch) -> bool:
         """Say whether the counts of both mean the same."""
         return isinstance(other, NumericSketch) and (
-            self.edges is other.edges
+            self.cells is other.cells
             or (np.array_equal(self.edges, other.edges) and (self.centre, self.scale) == (other.centre, other.scale))
         )
 
-    def _add_counts(self, other: Self, sign: int) -> None:
-        super()._add_counts(other, sign)
-        self.moments = self.moments + sign * other.moments
+    def _take(self, one: Self, other: Self, sign: int) -> None:
+        super()._take(one, other, sign)
+        self.moments = one.moments + sign * other.moments
 
     @property
     def outside(self) -> int:
@@ -185,7 +204,7 @@ class NumericSketch(_Sketch):
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> NumericSketch:
         """Restore what `to_state` gave."""
-        sketch = cls(np.asarray(state["edges"], dtype=np.float64), state["centre"], state["scale"])
+        sketch = cls(Cells(np.asarray(state["edges"], dtype=np.float64)), state["centre"], state["scale"])
         sketch.counts = np.asarray(state["counts"], dtype=np.int64)
         sketch.moments = np.asarray(state["moments"], dtype=np.float64)
         return sketch
@@ -291,7 +310,7 @@ def as_numbers(values: npt.ArrayLike) -> FloatArray:
     try:
         if array.dtype.kind in "mM":
             raise TypeError("dates and durations have no natural unit")
-        return array.astype(np.float64)
+        return array.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise NotUnderstood(
             f"A column of numbers holds something else: {error}.",
