@@ -40,10 +40,19 @@ SETTINGS: dict[str, str] = {
     "ORRERY_ACCESS": "open: nobody signs in, whoever reaches loopback may do everything, and a name is what the caller "
     "says it is; or required: every request but those of health needs a session or a token. Default: open, until "
     "`orrery up` ran with required in this home; from then on required.",
-    "ORRERY_LISTEN": "Address that the control plane listens on; default 127.0.0.1. Any beyond loopback needs "
-    "ORRERY_ACCESS=required and ORRERY_URL.",
-    "ORRERY_URL": "Address that people use, https://...: says that a proxy there does TLS and hands requests on. "
-    "Default: none, and only loopback is answered.",
+    "ORRERY_LISTEN": "Address that the control plane listens on, or with a certificate all ports for TLS do; default "
+    "127.0.0.1. Any beyond loopback needs ORRERY_ACCESS=required and ORRERY_URL.",
+    "ORRERY_URL": "Address that people use, https://...: says that a proxy there does TLS and hands requests on, or "
+    "with a certificate where this orrery itself does it. Default: none, and only loopback is answered.",
+    "ORRERY_TLS_CERTIFICATE": "File with the certificate of ORRERY_URL and those that lead to its issuer (PEM): "
+    "orrery does TLS itself. The other ports stay on loopback. Default: none.",
+    "ORRERY_TLS_KEY": "File with the key of that certificate (PEM, without a password).",
+    "ORRERY_TLS_PORT": "Port of the control plane for TLS; default 8443.",
+    "ORRERY_SERVING_TLS_PORT": "Port of the inference server for TLS; default: none, and it answers on loopback alone.",
+    "ORRERY_GRPC_TLS_PORT": "Port of the inference server for gRPC with TLS; default: none.",
+    "ORRERY_SERVING_CLIENTS": "File with certificates of issuers (PEM): on its ports for TLS the inference server "
+    "answers who shows a certificate of one of them; its common name is the account that asks. Default: none, and "
+    "a token says who asks.",
     "ORRERY_PASSWORDS": "on (default): people may sign in with a password; off: only by OpenID Connect. Tokens work "
     "either way.",
     "ORRERY_OIDC_ISSUER": "Address of the provider of identities, to the letter as it calls itself; default: none, and "
@@ -119,7 +128,10 @@ class Settings:
     replay : whether time is read from the file ``clock`` in the home folder.
     access : whether requests need a session or a token.
     listen : address that the control plane listens on.
-    url : address that people use, where a proxy does TLS; empty where there is none.
+    url : address that people use, where a proxy or this orrery does TLS; empty where there is none.
+    tls_certificate, tls_key : files of the certificate; empty where orrery does no TLS itself.
+    tls_port, serving_tls_port, grpc_tls_port : ports for TLS; the latter two 0 for none.
+    serving_clients : file with the issuers of the certificates that clients show; empty where they show none.
     privacy_key : file with the key of personal data; empty for the one in the home folder.
     anchors : addresses where the head of the chain is noted, with spaces between.
     anchor_every : seconds between two notes.
@@ -148,6 +160,12 @@ class Settings:
     access: Literal["open", "required"] = "open"
     listen: str = "127.0.0.1"
     url: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_port: int = 8443
+    serving_tls_port: int = 0
+    grpc_tls_port: int = 0
+    serving_clients: str = ""
     privacy_key: str = ""
     anchors: str = ""
     anchor_every: float = 86400.0
@@ -205,6 +223,12 @@ class Settings:
             "ORRERY_ACCESS": self.access,
             "ORRERY_LISTEN": self.listen,
             "ORRERY_URL": self.url,
+            "ORRERY_TLS_CERTIFICATE": self.tls_certificate,
+            "ORRERY_TLS_KEY": self.tls_key,
+            "ORRERY_TLS_PORT": str(self.tls_port),
+            "ORRERY_SERVING_TLS_PORT": str(self.serving_tls_port),
+            "ORRERY_GRPC_TLS_PORT": str(self.grpc_tls_port),
+            "ORRERY_SERVING_CLIENTS": self.serving_clients,
             "ORRERY_PRIVACY_KEY": self.privacy_key,
             "ORRERY_ANCHORS": self.anchors,
             "ORRERY_ANCHOR_EVERY": f"{self.anchor_every}s",
@@ -260,6 +284,12 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "access": _choice("ORRERY_ACCESS", "required" if (root / ACCESS_FILE).exists() else "open", "open", "required"),
         "listen": os.environ.get("ORRERY_LISTEN") or LOOPBACK,
         "url": os.environ.get("ORRERY_URL", "").rstrip("/"),
+        "tls_certificate": _path(os.environ.get("ORRERY_TLS_CERTIFICATE", "")),
+        "tls_key": _path(os.environ.get("ORRERY_TLS_KEY", "")),
+        "tls_port": _number("ORRERY_TLS_PORT", 8443),
+        "serving_tls_port": _number("ORRERY_SERVING_TLS_PORT", 0),
+        "grpc_tls_port": _number("ORRERY_GRPC_TLS_PORT", 0),
+        "serving_clients": _path(os.environ.get("ORRERY_SERVING_CLIENTS", "")),
         "privacy_key": _path(given.get("ORRERY_PRIVACY_KEY", "")),
         "anchors": " ".join(given.get("ORRERY_ANCHORS", "").split()),
         "anchor_every": _duration("ORRERY_ANCHOR_EVERY", "1d"),
@@ -273,6 +303,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
     values.update({name: value for name, value in overrides.items() if value is not None})
     made = Settings(home=root, **values)  # type: ignore[arg-type]
     _check_reach(made)
+    _check_tls(made)
     _check_sign_on(made)
     return made
 
@@ -309,7 +340,8 @@ def _check_reach(settings: Settings) -> None:
     parts = urlsplit(settings.url)
     if settings.url and (parts.scheme != "https" or not parts.hostname or parts.path or parts.query or parts.username):
         raise NotUnderstood(
-            f"ORRERY_URL is {settings.url!r}.", todo="Give https://NAME, where a proxy that does TLS answers; no path."
+            f"ORRERY_URL is {settings.url!r}.",
+            todo="Give https://NAME, where a proxy or orrery answers by TLS; no path.",
         )
     try:
         within = ipaddress.ip_address(settings.listen).is_loopback
@@ -326,7 +358,26 @@ def _check_reach(settings: Settings) -> None:
         raise NotAllowed(
             f"On {settings.listen} passwords would go over the network in the clear.",
             safe="Nothing was started.",
-            todo="Put a proxy that does TLS before it, and say so: ORRERY_URL=https://NAME.",
+            todo="Put a proxy that does TLS before it, or give it ORRERY_TLS_CERTIFICATE, and say by which name people "
+            "come: ORRERY_URL=https://NAME.",
+        )
+
+
+def _check_tls(settings: Settings) -> None:
+    """Refuse half of what TLS needs."""
+    if bool(settings.tls_certificate) != bool(settings.tls_key):
+        raise NotUnderstood("A certificate and its key belong together.", todo="Set ORRERY_TLS_KEY, too, or neither.")
+    if settings.tls_certificate and not settings.url:
+        raise NotUnderstood(
+            "By which name do people come?", todo="Set ORRERY_URL=https://NAME:PORT, as the certificate has it."
+        )
+    inference = settings.serving_tls_port or settings.grpc_tls_port
+    if inference and not settings.tls_certificate:
+        raise NotUnderstood("TLS takes a certificate.", todo="Set ORRERY_TLS_CERTIFICATE and ORRERY_TLS_KEY.")
+    if settings.serving_clients and not inference:
+        raise NotUnderstood(
+            "Clients show certificates only where there is TLS.",
+            todo="Set ORRERY_SERVING_TLS_PORT or ORRERY_GRPC_TLS_PORT, too.",
         )
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -63,6 +64,7 @@ def up(
     serving = _port(serving_port, "ORRERY_SERVING_PORT", settings.serving_port, "--serving-port", (control,))
     if settings.grpc_port:
         _port(None, "ORRERY_GRPC_PORT", settings.grpc_port, "ORRERY_GRPC_PORT", (control, serving))
+    _check_tls(settings, (control, serving))
     settings = orrery_settings.load(here.home, workers=workers, replicas=replicas, port=control, serving_port=serving)
     if settings.mail:
         server_of(settings.mail, settings.mail_password)  # refused before anything is started
@@ -104,6 +106,7 @@ def serve(
     if assigned is None:
         raise NotFound(f"No version was ever assigned in {settings.home}.", todo="Start it with `orrery up` first.")
     port = _port(serving_port, "ORRERY_SERVING_PORT", settings.serving_port, "--port", ())
+    _check_tls(settings, (port,))
     settings = orrery_settings.load(here.home, replicas=replicas, serving_port=port)
     names = [f"{slot.model} v{slot.version} ({slot.environment})" for slot in assigned.slots if slot.role == "champion"]
     show.note(f"{', '.join(names)}: {settings.serving_url}")
@@ -167,6 +170,19 @@ def servers(settings: Settings) -> list[Child]:
     return [Child(f"serving-{number}", [*argv, "--replica", str(number)], env) for number in numbers]
 
 
+def _check_tls(settings: Settings, taken: tuple[int, ...]) -> None:
+    """See that the certificate can be used and its ports are free, before anything is started."""
+    if not settings.tls_certificate:
+        return
+    from orrery.access.tls import Certificate
+
+    Certificate(settings, settings.serving_clients)
+    for name in ("tls_port", "serving_tls_port", "grpc_tls_port"):
+        if port := getattr(settings, name):
+            _port(port, "", port, f"ORRERY_{name.upper()}", taken)
+            taken = (*taken, port)
+
+
 def _check_alone(home: Path) -> None:
     from orrery.workers.supervisor import running
 
@@ -192,7 +208,16 @@ def _addresses(settings: Settings) -> dict[str, str]:
         "mlflow": f"{settings.control_url}/mlflow",
         "inference": settings.serving_url,
     }
-    return found | ({"grpc": f"127.0.0.1:{settings.grpc_port}"} if settings.grpc_port else {})
+    if settings.grpc_port:
+        found["grpc"] = f"127.0.0.1:{settings.grpc_port}"
+    name = urlsplit(settings.url).hostname
+    if settings.tls_certificate:
+        found["by TLS"] = settings.url
+    if settings.serving_tls_port:
+        found["inference by TLS"] = f"https://{name}:{settings.serving_tls_port}"
+    if settings.grpc_tls_port:
+        found["grpc by TLS"] = f"{name}:{settings.grpc_tls_port}"
+    return found
 
 
 def _port(flag: int | None, variable: str, preferred: int, option: str, taken: tuple[int, ...]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -98,12 +99,17 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True):
         return self.environment, self.model
 
 
+def certificate_mark(name: str) -> str:
+    """Return what stands for a certificate with this common name where tokens are known by their hashes."""
+    return hashlib.sha256(f"certificate/{name}".encode()).hexdigest()
+
+
 class Pass(msgspec.Struct, frozen=True, kw_only=True):
-    """A token that may ask for predictions.
+    """A token, or the name of a certificate, that may ask for predictions.
 
     Parameters
     ----------
-    hash : SHA-256 of the token.
+    hash : SHA-256 of the token, or :func:`certificate_mark`.
     until : when it runs out, in seconds since 1970.
     models : the models that it may ask; nothing for all.
     account : whose it is.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import ssl
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -23,13 +24,17 @@ from httptools import (
     HttpRequestParser,
 )
 
+from orrery.access.tls import common_name
 from orrery.serving import closing
 from orrery.serving.door import Limits
 from orrery.serving.exchange import Exchange
 from orrery.serving.log import say
-from orrery.serving.requests import Headers
+from orrery.serving.requests import CERTIFICATE, Headers
+from orrery.settings import LOOPBACK
 
 BACKLOG = 1024
+HANDSHAKE = 10.0
+"""Seconds that both sides have to agree on how they encrypt."""
 LINGER = 2.0
 """Seconds in which the other side may notice that it is answered, and that the rest of what it sends is not read."""
 
@@ -46,8 +51,8 @@ class Connection(asyncio.Protocol):
     """One connection: reads requests, and has them answered one after the other."""
 
     __slots__ = (
-        *("_begun", "_fed", "_full", "_head", "_last", "_leaving", "_listener", "_parser", "_queue", "_transport"),
-        *("_wrong", "until"),
+        *("_begun", "_fed", "_full", "_head", "_last", "_leaving", "_listener", "_name", "_parser", "_queue"),
+        *("_transport", "_wrong", "until"),
     )
 
     def __init__(self, listener: Listener) -> None:
@@ -59,12 +64,15 @@ class Connection(asyncio.Protocol):
         self._wrong = 0  # status of the last answer, to what was no request
         self._full = False  # whether the other side does not take its answers
         self._leaving = False
+        self._name = ""  # by the certificate that was shown
         self.until = math.inf
         """When it is closed unless something happens before."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        if self._listener.tls is not None:
+            self._name = common_name(transport.get_extra_info("peercert"))
         self._listener.connections.add(self)
         self._expect(self._listener.limits.header_seconds)
 
@@ -145,6 +153,8 @@ class Connection(asyncio.Protocol):
             self._refuse(431)
             return
         exchange.begin(self._parser.get_method(), self._parser.should_keep_alive())
+        if self._name:
+            exchange.headers[CERTIFICATE] = self._name
         self._queue.append(exchange)
         if len(self._queue) == 1:
             self._start(exchange)
@@ -252,14 +262,15 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         else:
             self._expect(LINGER)
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # by TLS nobody closes one half
+                self._transport.write_eof()
 
     def _expect(self, seconds: float) -> None:
         self.until = self._listener.loop.time() + seconds
 
 
 class Listener:
-    """Accepts connections on a port of loopback.
+    """Accepts connections on a port.
 
     Parameters
     ----------
@@ -267,6 +278,8 @@ class Listener:
     limits : what is refused, and when a connection is given up.
     port : where to listen.
     shared : whether other processes listen there, too.
+    host : address; by default that of loopback.
+    tls : how connections are encrypted; nothing where they are not.
 
     Raises
     ------
@@ -274,12 +287,23 @@ class Listener:
         If the port is taken.
     """
 
-    def __init__(self, app: App, limits: Limits, port: int, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        app: App,
+        limits: Limits,
+        port: int,
+        *,
+        shared: bool = False,
+        host: str = LOOPBACK,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.app, self.limits, self.loop = app, limits, asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self.date = ""
         """The header field."""
-        self._socket = socket.create_server(("127.0.0.1", port), backlog=BACKLOG, reuse_port=shared)
+        self.tls = tls
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)
         self._socket.setblocking(False)
         self._joining: set[asyncio.Task[None]] = set()  # accepted, and not a connection yet
         self._waits = False  # whether nobody is accepted until somebody has left
@@ -330,11 +354,16 @@ class Listener:
         task.add_done_callback(self._joining.discard)
 
     async def _join(self, found: socket.socket) -> None:
+        tls = self.tls
+        within = HANDSHAKE if tls is not None else None
         try:
-            await self.loop.connect_accepted_socket(lambda: Connection(self), found)
+            await self.loop.connect_accepted_socket(
+                lambda: Connection(self), found, ssl=tls, ssl_handshake_timeout=within
+            )
         except OSError as error:
             found.close()
-            say(f"a connection was lost as it began: {error}")
+            if tls is None:  # strangers who speak no TLS, or show no certificate, fill no log
+                say(f"a connection was lost as it began: {error}")
 
     def _wait(self) -> None:
         self._waits = True

@@ -1,4 +1,4 @@
-"""Whose requests are answered, where access is required: of who shows a token for inference.
+"""Whose requests are answered, where access is required: of who shows a token for inference, or a certificate.
 
 The control plane says which there are, with the assignment; so this goes on without it. A token that is revoked opens
 nothing as soon as the next assignment is there, a fraction of a second later.
@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from orrery.errors import NotFound
-from orrery.serving.assignment import Assignment, Pass
+from orrery.serving.assignment import Assignment, Pass, certificate_mark
 from orrery.serving.fleet import Fleet
 from orrery.serving.refusals import NoPass
-from orrery.serving.requests import Fields
+from orrery.serving.requests import CERTIFICATE, Fields
 
 
 class Guest:
@@ -80,7 +80,7 @@ class Passes:
         Raises
         ------
         NoPass
-            If they must show a token, and show none that opens anything.
+            If they must show something, and show nothing that opens anything.
         """
         if not self._key:
             return ANYBODY
@@ -88,7 +88,13 @@ class Passes:
         if assignment is not self._of:
             self._of = assignment
             self._known = {one.hash: one for one in assignment.passes} if assignment else {}
-        scheme, _, shown = (fields.get("authorization") or "").partition(" ")
+        given = fields.get("authorization") or ""
+        if not given and (name := fields.get(CERTIFICATE)):
+            found = self._known.get(certificate_mark(name))
+            if found is None or found.until <= time.time():
+                raise NoPass(f"The certificate of {name} is of no account that may ask.", todo="orrery user add")
+            return Guest(found.models, found.account)
+        scheme, _, shown = given.partition(" ")
         # A dictionary of hashes: what it takes to look one up says nothing about the tokens.
         found = self._known.get(hashlib.sha256(shown.strip().encode()).hexdigest())
         if found is None and scheme.lower() == "bearer" and hmac.compare_digest(shown.encode(), self._key.encode()):

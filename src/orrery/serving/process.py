@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orrery.access.homekey import home_key
+from orrery.access.tls import Certificate
 from orrery.data.pseudonyms import Pseudonyms, privacy_key
 from orrery.errors import Damaged, NotAllowed
 from orrery.serving.assignment import AssignmentFile
@@ -149,9 +150,17 @@ async def _run(settings: Settings, spawn: Spawn, journal: Journal, limits: Limit
         door = Door(limits)
         if replica and last is not None:
             await _settled(fleet, last.seq)
-        rpc = await _rpc(service, door, settings) if settings.grpc_port else None
+        certificate = None
+        if settings.serving_tls_port or settings.grpc_tls_port:
+            certificate = Certificate(settings, settings.serving_clients)
+            tasks.append(asyncio.create_task(certificate.follow(say)))
+        rpc = await _rpc(service, door, settings, certificate)
         app = Server(service, door, sheet.metrics)
-        await _listen(Listener(app.answer, limits, settings.serving_port, shared=bool(replica)), door, rpc)
+        listeners = [Listener(app.answer, limits, settings.serving_port, shared=bool(replica))]
+        if certificate is not None and (port := settings.serving_tls_port):
+            by_tls = {"host": settings.listen, "tls": certificate.context}
+            listeners.append(Listener(app.answer, limits, port, shared=bool(replica), **by_tls))  # type: ignore[arg-type]
+        await _listen(listeners, door, rpc)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -167,16 +176,21 @@ async def _settled(fleet: Fleet, seq: int) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def _rpc(service: Service, door: Door, settings: Settings) -> Rpc:
+async def _rpc(service: Service, door: Door, settings: Settings, certificate: Certificate | None) -> Rpc | None:
     """Answer over gRPC as well; its library costs 11 MB, which only who asks for it pays."""
+    if not (settings.grpc_port or settings.grpc_tls_port):
+        return None
     from orrery.serving.rpc import Rpc
 
-    rpc = Rpc(service, door, shared=settings.replicas > 1)
-    await rpc.start(settings.grpc_port)
+    rpc = Rpc(service, door, shared=settings.replicas > 1, clients=bool(settings.serving_clients))
+    host = f"[{settings.listen}]" if ":" in settings.listen else settings.listen
+    await rpc.start(
+        settings.grpc_port, f"{host}:{settings.grpc_tls_port}", certificate if settings.grpc_tls_port else None
+    )
     return rpc
 
 
-async def _listen(listener: Listener, door: Door, rpc: Rpc | None) -> None:
+async def _listen(listeners: list[Listener], door: Door, rpc: Rpc | None) -> None:
     """Answer requests until a signal comes; then let nobody in any more, and answer all who are there."""
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -185,11 +199,12 @@ async def _listen(listener: Listener, door: Door, rpc: Rpc | None) -> None:
     await asked.wait()
     loop.call_later(STOP_WITHIN, os._exit, 1)  # somebody holds on to a request for longer than any timeout
     door.closing = True
-    await listener.refuse()
+    await asyncio.gather(*(one.refuse() for one in listeners))
     if rpc is not None:
         await rpc.stop()
     await door.quiet(QUIET)
-    listener.close()
+    for one in listeners:
+        one.close()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ from orrery.serving.contract import Broken, Columns
 from orrery.serving.refusals import LengthNeeded, TooLarge
 
 MAX_ROWS = 100_000
+CERTIFICATE = ":certificate"
+"""Field with the common name of the certificate that was shown: no caller can send one that begins with a colon."""
 MAX_ID = 200
 
 Headers = list[tuple[str, str]]

@@ -18,6 +18,7 @@ import grpc.aio
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from orrery.access.tls import Certificate
 from orrery.errors import NotAllowed, NotUnderstood, OrreryError
 from orrery.serving import open_inference, tensors, trace
 from orrery.serving.caller import caller_of
@@ -26,7 +27,7 @@ from orrery.serving.explaining import wanted
 from orrery.serving.log import say
 from orrery.serving.passes import Guest
 from orrery.serving.refusals import code_of, said
-from orrery.serving.requests import Answer, Fields, request
+from orrery.serving.requests import CERTIFICATE, Answer, Fields, request
 from orrery.serving.route import Route
 from orrery.serving.service import Service, waits
 from orrery.types import PRODUCTION
@@ -70,10 +71,11 @@ class Rpc:
     service : answers them.
     door : who else is inside.
     shared : whether other processes listen on the same port.
+    clients : whether who comes by TLS shows a certificate.
     """
 
-    def __init__(self, service: Service, door: Door, shared: bool = False) -> None:
-        self._service, self._door = service, door
+    def __init__(self, service: Service, door: Door, shared: bool = False, clients: bool = False) -> None:
+        self._service, self._door, self._clients = service, door, clients
         self._messages = messages(DESCRIPTORS.read_bytes())
         limits = door.limits
         self._server = grpc.aio.server(
@@ -105,19 +107,29 @@ class Rpc:
             )
         )
 
-    async def start(self, port: int) -> None:
-        """Listen on a port of loopback.
+    async def start(self, port: int, by_tls: str = "", certificate: Certificate | None = None) -> None:
+        """Listen on a port of loopback, or with a certificate where ``by_tls`` says, or both.
 
         Raises
         ------
         NotAllowed
-            If the port is taken.
+            If a port is taken.
         """
-        try:
-            self._server.add_insecure_port(f"127.0.0.1:{port}")
-        except RuntimeError:
-            raise NotAllowed(f"Port {port} is taken.", todo="Set ORRERY_GRPC_PORT to a free one.") from None
+        if port:
+            self._listen(f"127.0.0.1:{port}", "ORRERY_GRPC_PORT")
+        if certificate is not None:
+            self._listen(by_tls, "ORRERY_GRPC_TLS_PORT", _credentials(certificate, self._clients))
         await self._server.start()
+
+    def _listen(self, address: str, setting: str, credentials: Any = None) -> None:
+        try:
+            if credentials is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, credentials)
+        except RuntimeError:
+            port = address.rpartition(":")[2]
+            raise NotAllowed(f"Port {port} is taken.", todo=f"Set {setting} to a free one.") from None
 
     async def stop(self) -> None:
         """Finish what runs, and stop."""
@@ -130,6 +142,8 @@ class Rpc:
             labels = ["", "", "", ""]
             try:
                 fields = dict(context.invocation_metadata())
+                if self._clients and len(names := context.auth_context().get("x509_common_name", ())) == 1:
+                    fields[CERTIFICATE] = names[0].decode(errors="replace")
                 if (given := fields.get("traceparent")) and (joined := trace.joined(given)):
                     context.set_trailing_metadata((("traceparent", joined),))
                 with self._door.enter() as visit:
@@ -226,6 +240,16 @@ class Rpc:
                 filled = tensors.filled(tensor["datatype"], tensor["data"])
                 getattr(output.contents, _CONTENTS[tensor["datatype"]]).extend(filled)
         return reply
+
+
+def _credentials(certificate: Certificate, clients: bool) -> Any:
+    """Return what gRPC shows and asks for; it asks for the files again with each connection."""
+
+    def current() -> Any:
+        key, chain, issuers = certificate.files()
+        return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=issuers)
+
+    return grpc.dynamic_ssl_server_credentials(current(), current, require_client_authentication=clients)
 
 
 def _parameter(parameters: Any, name: str) -> Any:

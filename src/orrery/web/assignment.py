@@ -17,7 +17,7 @@ from orrery.access.denials import STRANGER
 from orrery.app import Orrery
 from orrery.rollout import moves
 from orrery.rollout.shares import SHARING
-from orrery.serving.assignment import Assignment, Pass, Probation, Slot
+from orrery.serving.assignment import Assignment, Pass, Probation, Slot, certificate_mark
 from orrery.serving.contract import promised
 from orrery.spec import Spec
 from orrery.timeline.event import Draft
@@ -30,6 +30,8 @@ MOVES = ("promoted", "rolled_back", "retired", "challenged", "shifted", "deleted
 """Kinds of events after which another version may answer, or the same one to another contract."""
 MOST = 100
 """Servers that are remembered; beyond it, those that fell silent are forgotten."""
+ALWAYS = datetime(2100, 1, 1, tzinfo=UTC)
+"""A certificate runs out by itself."""
 NEW = timedelta(days=1)
 """Time after which a champion is no longer on probation, however little it was asked."""
 RECENT = 5.0
@@ -51,20 +53,26 @@ def assignment_of(orrery: Orrery, before: Assignment | None = None, read: int = 
 
 
 def _passes(orrery: Orrery) -> Iterator[Pass]:
-    """Yield the tokens that may ask for predictions, each with the models that its account may ask."""
+    """Yield what opens the inference servers, each with the models that its account may ask.
+
+    These are tokens, and the names of certificates where clients show such.
+    """
     if orrery.settings.access != "required":
         return
     now, models = datetime.now(UTC), orrery.models()
+
+    def of(hash_: str, account: str, project: str, until: datetime) -> Iterator[Pass]:
+        caller = orrery.accounts.caller(account, project=project)
+        if caller is not None and caller.anywhere("predict"):
+            whole = not project and caller.may("predict")
+            mine = None if whole else tuple(name for name in models if caller.may("predict", name))
+            yield Pass(hash=hash_, until=min(until, caller.until or until).timestamp(), models=mine, account=account)
+
     for key in orrery.keys.all():
-        if "inference" not in key.scopes or not key.holds(now):
-            continue
-        caller = orrery.accounts.caller(key.account, project=key.project)
-        if caller is not None:
-            mine = tuple(name for name in models if caller.may("predict", name))
-            whole = not key.project and caller.may("predict")
-            models_of = None if whole else mine
-            until = min(key.until, caller.until or key.until).timestamp()
-            yield Pass(hash=key.hash, until=until, models=models_of, account=key.account)
+        if "inference" in key.scopes and key.holds(now):
+            yield from of(key.hash, key.account, key.project, key.until)
+    for one in orrery.accounts.all() if orrery.settings.serving_clients else ():
+        yield from of(certificate_mark(one.name), one.name, "", ALWAYS)
 
 
 def _slots(orrery: Orrery, model: ModelState, data: DataState, now: datetime) -> Iterator[Slot]:

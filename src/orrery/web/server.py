@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 import socket
@@ -20,8 +21,10 @@ from starlette.staticfiles import StaticFiles
 from orrery.access.door import Door
 from orrery.access.homekey import home_key
 from orrery.access.patience import Patience
+from orrery.access.tls import Certificate
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
+from orrery.settings import LOOPBACK
 from orrery.web import api, forms, orders, pages, secrets, signing, signon
 from orrery.web.assignment import Assigner
 from orrery.web.entrance import Entrance
@@ -91,28 +94,51 @@ def _sign_on(orrery: Orrery) -> SignOn | None:
 
 def main() -> None:
     """Serve the control plane of the orrery that the environment names, until told to stop."""
-    import uvicorn
-
     orrery = Orrery.open()
-    # A socket of our own: of two control planes on one port the second fails here, with a sentence.
-    family = socket.AF_INET6 if ":" in orrery.settings.listen else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    settings, app = orrery.settings, create(orrery)
+    if not settings.tls_certificate:
+        asyncio.run(_serve(app, _socket(settings.listen, settings.port, "ORRERY_PORT")))
+        return
+    certificate = Certificate(settings)
+    plain = _socket(LOOPBACK, settings.port, "ORRERY_PORT")  # for the processes of this orrery
+    asyncio.run(_both(app, plain, _socket(settings.listen, settings.tls_port, "ORRERY_TLS_PORT"), certificate))
+
+
+def _socket(address: str, port: int, setting: str) -> socket.socket:
+    """Return a socket of our own: of two control planes on one port the second fails here, with a sentence."""
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((orrery.settings.listen, orrery.settings.port))
+        listener.bind((address, port))
     except OSError as error:
-        sys.exit(f"orrery: port {orrery.settings.port} cannot be used: {error.strerror}. Set ORRERY_PORT to another.")
+        sys.exit(f"orrery: port {port} cannot be used: {error.strerror}. Set {setting} to another.")
+    return listener
+
+
+async def _both(app: FastAPI, plain: socket.socket, listener: socket.socket, certificate: Certificate) -> None:
+    follows = asyncio.create_task(certificate.follow(log.warning))
+    await asyncio.gather(_serve(app, plain), _serve(app, listener, certificate))
+    follows.cancel()
+
+
+async def _serve(app: FastAPI, listener: socket.socket, certificate: Certificate | None = None) -> None:
+    import uvicorn
+
     # asyncio's loop waits for processes in any thread, uvloop's does not; and nothing here asks for speed.
     config = uvicorn.Config(
-        create(orrery),
+        app,
         loop="asyncio",
+        lifespan="off",
         log_level="warning",
         access_log=False,
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    if certificate is not None:
+        config.load()
+        config.ssl = certificate.context  # ours, which follows the files
+    await uvicorn.Server(config).serve(sockets=[listener])
 
 
 class _Lazily:
