@@ -135,7 +135,7 @@ class Door:
         if shown.bearer and hmac.compare_digest(shown.bearer.encode(), self._home_key.encode()):
             return SERVING
         if shown.bearer and entrance == "mlflow" and (project := trains(self._home_key, shown.bearer)):
-            return Caller(TRAINING, (Grant("scientist"),), key=project)
+            return Caller(TRAINING, (Grant("scientist", project),), self._accounts.teams(), project)
         if (shown.bearer or shown.password).startswith("orrery_"):
             return self._by_token(shown, entrance)
         if shown.bearer:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Literal, get_args
 
 from orrery.errors import NotUnderstood
-from orrery.types import check_name
+from orrery.types import NAME, check_name
 
 Role = Literal["viewer", "scientist", "reviewer", "compliance", "operator", "administrator"]
 Permission = Literal[
@@ -172,6 +172,19 @@ class Caller:
         team = self.teams.get(project, "")
         fits = (one for one in self.grants if one.kind in ALLOWED["review"] and one.holds(project, team))
         return self.may("review", project) and any(one.role in (one.kind, f"{one.kind}:{sign_off}") for one in fits)
+
+    def projects(self, permission: str) -> frozenset[str] | None:
+        """Return the projects in which a permission is given; nothing where it is given everywhere.
+
+        Examples
+        --------
+        >>> Caller("mara", (Grant("viewer", "team/flights"),), {"flight-delay": "flights"}).projects("read")
+        frozenset({'flight-delay'})
+        """
+        if self.may(permission):
+            return None
+        known = {self.project, *self.teams, *(one.place for one in self.grants)}
+        return frozenset(one for one in known if one and NAME.fullmatch(one) and self.may(permission, one))
 
     def anywhere(self, permission: str) -> bool:
         """Say whether a permission is given in some project, whichever."""

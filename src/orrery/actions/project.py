@@ -87,7 +87,7 @@ def run_project(
 
 def _tracking(desk: Desk, project: str, spec: Spec) -> dict[str, str]:
     """Return where a training tracks its runs, and what it shows there."""
-    found = {"MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow"}
+    found = {"MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow", "MLFLOW_EXPERIMENT_NAME": project}
     if desk.settings.access == "required":
         lasts = parse_duration(spec.resources.wall).total_seconds()
         found["MLFLOW_TRACKING_TOKEN"] = training_pass(home_key(desk.settings.home), project, lasts)

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.db import utils as mlflow_db
 from sqlalchemy.orm import Session
 
 from orrery.errors import NotUnderstood
 from orrery.registry import schema
+from orrery.registry.sight import READ, TRACK, SightedSession, asking, not_yours
 from orrery.timeline.clock import Clock, ReplayClock, SystemClock
 from orrery.timeline.store import as_one_writer
 
@@ -25,6 +28,7 @@ PREFIX = "orrery+"
 CLOCK = "orrery_clock"
 """Query parameter of a store URI: the file that a replay reads its time from."""
 
+_MISSING = ErrorCode.Name(RESOURCE_DOES_NOT_EXIST)
 _log = logging.getLogger(__name__)
 _engines: dict[str, sa.Engine] = {}
 _engines_lock = threading.Lock()
@@ -94,11 +98,13 @@ def managed_sessions(engine: sa.Engine) -> Callable[..., contextlib.AbstractCont
 
     A session that only reads never waits for a writer. MLflow opens sessions that write inside others: here they are
     one transaction, since with one writer at a time the inner would wait for the outer for ever.
+
+    Each sees what the one who asks may see (:mod:`orrery.registry.sight`).
     """
     writing = engine.execution_options(orrery_reads=False)
 
     def session() -> Session:
-        return Session(bind=_open.get() or engine, join_transaction_mode="create_savepoint")
+        return SightedSession(bind=_open.get() or engine, join_transaction_mode="create_savepoint")
 
     # No database type: MLflow would shorten the time that a connection waits for its turn.
     managed = mlflow_db._get_managed_session_maker(session, "")
@@ -108,7 +114,16 @@ def managed_sessions(engine: sa.Engine) -> Callable[..., contextlib.AbstractCont
         with contextlib.ExitStack() as stack:
             if not read_only and _open.get() is None:
                 stack.enter_context(joining(stack.enter_context(writing.begin())))
-            yield stack.enter_context(managed(read_only=read_only))
+            opened = stack.enter_context(managed(read_only=read_only))
+            opened.info["permission"] = READ if read_only else TRACK
+            try:
+                yield opened
+            except MlflowException as error:
+                sight = asking.get()
+                hidden = sight is not None and not read_only and sight.projects(TRACK) is not None
+                if sight is not None and hidden and error.error_code == _MISSING:
+                    raise not_yours(sight) from error
+                raise
 
     return make
 

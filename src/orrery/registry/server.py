@@ -11,10 +11,14 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote
 
 from orrery.registry.versions import ARTIFACT_ROOT, SEAL
 from orrery.settings import Settings
+
+if TYPE_CHECKING:
+    from orrery.registry.sight import Sight
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,21 +39,28 @@ ALLOWED = re.compile(
 REFUSED = re.compile(r".*/(?:runs/create-promptlab-run|\.\.?)(?:/.*)?|.*//.*")
 _ARTIFACT = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|presigned|mpu/[a-z]+)/(.*)")
 
+_FILES = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|presigned|mpu/[a-z]+)(?:/(.*))?")
+
 _log = logging.getLogger(__name__)
 
 
-def mlflow_app(settings: Settings) -> App:
+def mlflow_app(settings: Settings, who: Callable[[], Sight | None] = lambda: None) -> App:
     """Return MLflow's server for one orrery, to be mounted; it is loaded at the first request, which takes seconds.
 
     A process has one: MLflow keeps its stores in global variables. Who writes is told by the header
     ``X-Orrery-Actor`` or the user name of basic authentication.
+
+    Parameters
+    ----------
+    who : tells who asks, while a request is answered: they see and change what is theirs. Nothing is who opens the
+        home folder.
     """
-    return _MlflowApp(settings)
+    return _MlflowApp(settings, who)
 
 
 class _MlflowApp:
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, who: Callable[[], Sight | None]) -> None:
+        self._settings, self._who = settings, who
         self._artifacts = settings.home / "artifacts"
         self._loaded: App | None = None
         self._loading = threading.Lock()
@@ -77,13 +88,18 @@ class _MlflowApp:
             _log.exception("MLflow could not be loaded")
             await _answer(send, 503, f"MLflow could not be loaded: {error}. The rest of orrery goes on.")
             return
+        from orrery.registry.sight import asking
         from orrery.registry.store import acting_as
 
-        token = acting_as.set(_actor(scope) or "mlflow-client")
+        actor, sight = acting_as.set(_actor(scope) or "mlflow-client"), asking.set(self._who())
         try:
-            await app(scope, receive, send)
+            if (refusal := await asyncio.to_thread(self._not_theirs, scope)) is not None:
+                await _answer(send, *refusal)
+            else:
+                await app(scope, receive, send)
         finally:
-            acting_as.reset(token)
+            acting_as.reset(actor)
+            asking.reset(sight)
 
     def _load(self) -> App:
         """Import MLflow's server: it reads its environment while it is imported."""
@@ -96,6 +112,26 @@ class _MlflowApp:
                 handlers.initialize_backend_stores()
                 self._loaded = app
             return self._loaded
+
+    def _not_theirs(self, scope: Scope) -> tuple[int, str] | None:
+        """Return the answer to who asks for kept files of others; their paths begin with an experiment."""
+        from orrery.registry.database import engine_of, opened, store_uri
+        from orrery.registry.sight import READ, TRACK, asking, owner_of
+
+        sight, match = asking.get(), _FILES.fullmatch(scope["path"])
+        if sight is None or match is None:
+            return None
+        asked = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True).get("path", [])
+        paths = [_plain(one) for one in ([match[1]] if match[1] else asked or [""])]
+        reads = scope["method"] in ("GET", "HEAD", "OPTIONS")
+        with engine_of(opened(store_uri(self._settings.database))[0]).connect() as connection:
+            for parts in paths:
+                owner = owner_of(connection, parts)
+                if ".." in parts or not sight.may(READ, owner):
+                    return 404, "There are no such files here."
+                if not reads and not sight.may(TRACK, owner):
+                    return 403, f"{sight.name} may not track in {owner or 'what belongs to no project'}."
+        return None
 
     def _sealed(self, path: str) -> bool:
         """Whether a request would change files that orrery keeps."""
@@ -138,6 +174,13 @@ def _actor(scope: Scope) -> str:
         return base64.b64decode(given, validate=True).decode().partition(":")[0].strip()
     except (binascii.Error, UnicodeDecodeError):
         return ""
+
+
+def _plain(path: str) -> list[str]:
+    """Return the parts of a path, decoded as often as it can be: MLflow does so, too."""
+    while (decoded := unquote(path)) != path:
+        path = decoded
+    return [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
 
 
 async def _answer(send: Send, status: int, text: str, location: str = "") -> None:

@@ -12,12 +12,19 @@ from typing import Any
 import sqlalchemy as sa
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
+from mlflow.protos.databricks_pb2 import (
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
 from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as SqlAlchemyTrackingStore
 
 from orrery.errors import OrreryError
 from orrery.registry.database import engine_of, joining, managed_sessions, opened
+from orrery.registry.sight import everything, refuse_place
 from orrery.registry.versions import POINTERS, pointers_at, project_spec
 from orrery.timeline import schema
 from orrery.timeline.event import Draft
@@ -53,11 +60,17 @@ class TimelineTrackingStore(SqlAlchemyTrackingStore):  # type: ignore[misc]
 
     def _initialize_store_state(self) -> None:
         self.ManagedSessionMaker = managed_sessions(self.engine)
-        super()._initialize_store_state()
+        with everything():  # what every store needs is made, whoever asks first
+            super()._initialize_store_state()
 
     @classmethod
     def _get_or_create_engine(cls, db_uri: str) -> sa.Engine:
         return engine_of(db_uri)
+
+    def create_experiment(self, name: str, artifact_location: str | None = None, tags: Any = None) -> Any:
+        """Create an experiment, as MLflow does; who asks from outside does not choose where its files are."""
+        refuse_place(artifact_location)
+        return super().create_experiment(name, artifact_location, tags)
 
 
 class TimelineRegistryStore(SqlAlchemyStore):  # type: ignore[misc]
@@ -81,7 +94,8 @@ class TimelineRegistryStore(SqlAlchemyStore):  # type: ignore[misc]
 
     def _initialize_store_state(self) -> None:
         self.ManagedSessionMaker = managed_sessions(self.engine)
-        super()._initialize_store_state()
+        with everything():  # what every store needs is made, whoever asks first
+            super()._initialize_store_state()
 
     @classmethod
     def _get_or_create_engine(cls, db_uri: str) -> sa.Engine:
@@ -134,6 +148,11 @@ def _as_mlflow_error() -> Iterator[None]:
     """Say what went wrong in the way that MLflow's clients understand."""
     try:
         yield
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(INTERNAL_ERROR):
+            raise
+        what = "What this refers to is not there, or cannot be read. Nothing was changed."
+        raise MlflowException(what, INVALID_PARAMETER_VALUE) from error
     except OrreryError as error:
         raise MlflowException(f"{error} Nothing was changed.", TEMPORARILY_UNAVAILABLE) from error
     except sa.exc.SQLAlchemyError as error:

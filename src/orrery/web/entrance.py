@@ -21,7 +21,7 @@ from orrery.access.door import SERVING, Denied, Door, Shown, Visitor
 from orrery.access.roles import OWNER, Caller
 from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotFound, OrreryError
-from orrery.web.guard import HEADERS, SAFE, App, Receive, Scope, Send
+from orrery.web.guard import HEADERS, SAFE, App, Message, Receive, Scope, Send
 from orrery.web.rules import Rule, rule_of
 
 ACTOR = b"x-orrery-actor"
@@ -82,11 +82,20 @@ class Entrance:
             inward.append((ACTOR, found.caller.name.encode("latin-1", "replace")))
         if path.startswith("/-/"):  # what ends or begins a session must see it
             inward += [(name, value) for name, value in headers if name == b"cookie"]
+        said: list[int] = []
+
+        async def heard(message: Message) -> None:
+            said.append(message.get("status", 0))
+            await send(message)
+
         token = visitor.set(found)
         try:
-            await self._app({**scope, "headers": inward}, receive, send)
+            await self._app({**scope, "headers": inward}, receive, heard)
         finally:
             visitor.reset(token)
+        if found.caller is not None and rule.where == "somewhere" and said[:1] == [403]:  # MLflow's stores said no
+            why = f"{found.caller.name} may not {method} what {path} is about."
+            await run_in_threadpool(self._orrery.denials.note, found.caller.name, "track", why)
 
     def _check(self, caller: Caller, rule: Rule) -> None:
         if rule.permission == "anybody" and caller is not SERVING:
@@ -99,7 +108,7 @@ class Entrance:
         orrery = self._orrery.acting(caller)
         if rule.where == "dataset":
             orrery.allow(rule.permission, rule.name, "dataset")
-        else:
+        elif rule.where != "somewhere" or not caller.anywhere(rule.permission):
             orrery.allow(rule.permission, rule.name)
 
     async def _ask(self, send: Send, method: str, path: str, headers: list[tuple[bytes, bytes]], why: str = "") -> None:

@@ -61,12 +61,12 @@ _RULES = """
     PUT     /api/models/{model}/secrets/{secret}         secrets    project
     DELETE  /api/models/{model}/secrets/{secret}         secrets    project
 
-    GET     /mlflow                                      read       *
-    GET     /mlflow/*                                    read       *
-    POST    /mlflow/*                                    track      *
-    PUT     /mlflow/*                                    track      *
-    PATCH   /mlflow/*                                    track      *
-    DELETE  /mlflow/*                                    track      *
+    GET     /mlflow                                      read       somewhere
+    GET     /mlflow/*                                    read       somewhere
+    POST    /mlflow/*                                    read       somewhere
+    PUT     /mlflow/*                                    track      somewhere
+    PATCH   /mlflow/*                                    read       somewhere
+    DELETE  /mlflow/*                                    read       somewhere
 
     GET     /                                            anybody
     GET     /index                                       anybody
@@ -114,7 +114,8 @@ class Rule:
     ----------
     permission : one of the permission table; or ``public`` (nobody signs in), ``anybody`` (who is signed in: what is
         shown is what they may see), ``serving`` (the inference servers of this orrery).
-    where : ``project``, ``dataset``, or ``*`` for everywhere.
+    where : ``project``, ``dataset``, ``*`` for everywhere, or ``somewhere``: what is shown and changed there is what
+        they may, which MLflow's stores see to (:mod:`orrery.registry.sight`).
     name : of the project or dataset.
     """
 

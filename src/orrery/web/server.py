@@ -21,13 +21,14 @@ from starlette.staticfiles import StaticFiles
 from orrery.access.door import Door
 from orrery.access.homekey import home_key
 from orrery.access.patience import Patience
+from orrery.access.roles import OWNER, Caller
 from orrery.access.tls import Certificate
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
 from orrery.settings import LOOPBACK
 from orrery.web import api, forms, orders, pages, secrets, signing, signon
 from orrery.web.assignment import Assigner
-from orrery.web.entrance import Entrance
+from orrery.web.entrance import Entrance, visitor
 from orrery.web.guard import HEADERS, App, Guard, Receive, Scope, Send
 from orrery.web.render import problem_page
 from orrery.web.wire import answer, components
@@ -67,7 +68,7 @@ def create(orrery: Orrery) -> FastAPI:
     app.include_router(orders.router)
     app.include_router(secrets.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
-    app.mount("/mlflow", _Lazily(lambda: _load("orrery.registry.server", "mlflow_app", orrery)))
+    app.mount("/mlflow", _Lazily(lambda: _load("orrery.registry.server", "mlflow_app", orrery, who=_who)))
     app.mount("/git", _Lazily(lambda: _load("orrery.source.http", "git_app", orrery)))
     app.include_router(signing.router)
     app.include_router(signon.router)
@@ -154,9 +155,15 @@ class _Lazily:
         await self._app(scope, receive, send)
 
 
-def _load(module: str, name: str, orrery: Orrery) -> App:
-    made: App = getattr(importlib.import_module(module), name)(orrery.settings)
+def _load(module: str, name: str, orrery: Orrery, **more: Any) -> App:
+    made: App = getattr(importlib.import_module(module), name)(orrery.settings, **more)
     return made
+
+
+def _who() -> Caller | None:
+    """Return who asks; nothing where nobody needs to be narrowed."""
+    caller = visitor.get().caller
+    return None if caller is OWNER else caller or Caller("")
 
 
 def status_of(error: OrreryError) -> int:
