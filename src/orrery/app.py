@@ -32,6 +32,8 @@ from orrery.notify.orders import NotifyOrders
 from orrery.review.orders import ReviewOrders
 from orrery.rollout import moves
 from orrery.settings import Settings, load
+from orrery.source.orders import RemoteOrders
+from orrery.source.remote import Remotes
 from orrery.timeline import schema
 from orrery.timeline.clock import clock_of
 from orrery.timeline.event import Draft, Event
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from orrery.spec import Spec
 
 
-class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders):
+class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders):
     """One orrery: its timeline, its data and the commands that change it, for one caller.
 
     Parameters
@@ -75,6 +77,7 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders):
         self.denials, self.reads = Denials(self.timeline), Reads(self.timeline)
         self.vault = Vault(settings.home)
         self.channels = Channels(self.timeline, self.vault)
+        self.remotes = Remotes(self.timeline, self.vault)
         self._whole = self
 
     @classmethod

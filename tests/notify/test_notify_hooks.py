@@ -19,7 +19,8 @@ import pytest
 
 from notify.conftest import MODEL, Receiver, Sink, Time, asked, candidate, draft, receiving
 from orrery.access import outgoing
-from orrery.access.outgoing import post, resolved
+from orrery.access.outgoing import resolved
+from orrery.access.posting import post
 from orrery.actions.courier import courier_of
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError

@@ -39,6 +39,7 @@ PASSWORD = "the moons of Jupiter are four"
 WHY = {"why": "Because the test says so."}
 OF_PART = {"/versions/": OF_VERSION, "/issues/": OF_ISSUE}
 FILLED = {
+    "platform": "github",
     "issue": "decay200",
     "model": MODEL,
     "name": "flights",

@@ -12,12 +12,13 @@ import hashlib
 import hmac
 import os
 from pathlib import Path
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from orrery.access.homekey import home_key
 from orrery.errors import Damaged
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _NONCE = 12
 
@@ -48,6 +49,8 @@ class Vault:
         Damaged
             If it was sealed for another use, in another home, or changed.
         """
+        from cryptography.exceptions import InvalidTag
+
         if not sealed:
             return ""
         try:
@@ -60,4 +63,6 @@ class Vault:
             ) from None
 
     def _cipher(self) -> AESGCM:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         return AESGCM(hmac.digest(home_key(self._home).encode(), b"orrery/vault", hashlib.sha256))

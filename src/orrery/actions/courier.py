@@ -7,7 +7,10 @@ import time
 
 from orrery.app import Orrery
 from orrery.notify.courier import Courier
+from orrery.notify.outbox import Delivery
 from orrery.review.commands import hands
+from orrery.source.follow import follow
+from orrery.source.git import Source
 from orrery.workers.leases import Leases
 
 KEY = "upkeep:courier"
@@ -17,7 +20,23 @@ SECONDS = 240.0
 
 def courier_of(orrery: Orrery) -> Courier:
     """Return what sends the news of an orrery."""
-    return Courier(orrery.settings, orrery.timeline, orrery.states, orrery.accounts, orrery.channels, hands=hands)
+    source = Source(orrery.settings)
+
+    def fetched(delivery: Delivery) -> str:
+        """Follow a push elsewhere."""
+        project = delivery.target.removeprefix("fetch/")
+        remote, (token, _) = orrery.remotes.get(project), orrery.remotes.opened(project)
+        return follow(source, orrery.timeline, remote, token, delivery.body["commit"], delivery.body["actor"])
+
+    return Courier(
+        orrery.settings,
+        orrery.timeline,
+        orrery.states,
+        orrery.accounts,
+        orrery.channels,
+        hands=hands,
+        more={"fetch/": fetched},
+    )
 
 
 def beside(orrery: Orrery, leases: Leases, worker: str, stopping: threading.Event) -> threading.Thread:

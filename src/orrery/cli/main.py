@@ -24,6 +24,7 @@ from orrery.cli import (
     orders,
     project,
     reading,
+    remote,
     score,
     secret,
     timeline,
@@ -41,8 +42,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 1 failed or refused; 2 the command line was not understood.",
 )
 PARTS = (
-    up, project, local, orders, issue, timeline, reading, data, score, access, secret, channel, audit, anchor, doctor,
-    demo,
+    up, project, local, orders, issue, timeline, reading, data, score, access, secret, channel, remote, audit, anchor,
+    doctor, demo,
 )  # fmt: skip
 for part in PARTS:
     part.register(app)

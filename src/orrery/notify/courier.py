@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from orrery.access.accounts import Accounts
-from orrery.access.outgoing import post
-from orrery.errors import Conflict, NotFound, OrreryError
+from orrery.access.posting import post
+from orrery.access.signatures import sign
+from orrery.errors import Conflict, NotFound, NotUnderstood, OrreryError
 from orrery.notify import chat, mail
 from orrery.notify.channels import Channel, Channels, address_of
-from orrery.notify.envelope import envelope, sign
+from orrery.notify.envelope import envelope
 from orrery.notify.outbox import Delivery, Outbox
 from orrery.notify.told import DELIVERY, KINDS, REVIEWS, News, People, Reader, news_of
 from orrery.settings import Settings
@@ -146,6 +147,9 @@ class Courier:
             said = send(delivery)
         except NotFound as error:  # nobody is there any more: no fault, and nobody to tell
             self.outbox.given_up(delivery, self._now(), error.what)
+        except NotUnderstood as error:  # it will not be understood the next time either
+            self.outbox.given_up(delivery, self._now(), error.what)
+            self._tell(delivery, f"Refused: {_named(delivery)}", str(error))
         except OrreryError as error:
             self._failed(delivery, error.what)
         except Exception as error:
@@ -162,15 +166,14 @@ class Courier:
             _, project, name = delivery.target.split("/")
             self._channels.give_up(project, name)
             self.outbox.drop(delivery.target, self._now(), "The webhook was given up.")
-        self._tell(delivery, said)
+        self._tell(delivery, f"Given up after three days: {_named(delivery)}", said)
 
-    def _tell(self, delivery: Delivery, said: str) -> None:
+    def _tell(self, delivery: Delivery, what: str, said: str) -> None:
         """Open an issue about what cannot be delivered, if none is open."""
         cause = f"{DELIVERY}{delivery.target}"
-        what = f"Given up after three days: {delivery.target} cannot be reached"
         for _ in range(5):
-            model = self._states.model(delivery.model)
-            if model.open_issue(cause) is not None:
+            model = self._model(delivery)
+            if model is None or model.open_issue(cause) is not None:
                 return
             policy = model.policy()
             facts = {
@@ -188,7 +191,8 @@ class Courier:
                 continue
 
     def _recovered(self, delivery: Delivery) -> None:
-        issue = self._states.model(delivery.model).open_issue(f"{DELIVERY}{delivery.target}")
+        model = self._model(delivery)
+        issue = model.open_issue(f"{DELIVERY}{delivery.target}") if model is not None else None
         if issue is not None:
             draft = Draft(
                 id=digest(["recovered", issue.id, delivery.id]),
@@ -199,6 +203,13 @@ class Courier:
                 data={"issue": issue.id},
             )
             self._timeline.append([draft])
+
+    def _model(self, delivery: Delivery) -> ModelState | None:
+        """Return the state of the model that it is about; nothing of one that has no commit yet."""
+        try:
+            return self._states.model(delivery.model)
+        except NotFound:
+            return None
 
     def _mail(self, delivery: Delivery) -> str:
         name = delivery.target.removeprefix("mail/")
@@ -227,6 +238,12 @@ class Courier:
 
     def _text(self, delivery: Delivery) -> str:
         return f"{delivery.body['text']}\n\n{self._settings.public_url}{delivery.body['path']}".strip()
+
+
+def _named(delivery: Delivery) -> str:
+    kind, _, whose = delivery.target.partition("/")
+    words = {"mail": "mail to", "chat": "the chat", "hook": "the webhook", "fetch": "the remote of"}
+    return f"{words[kind]} {whose.rpartition('/')[2]}"
 
 
 def send_hook(url: str, secret: str, id_: str, event: dict[str, Any], private: bool, now: float) -> str:

@@ -1,4 +1,4 @@
-"""An event as other programs read it: a CloudEvent 1.0 around a CDEvent 0.5, and how it is signed.
+"""An event as other programs read it: a CloudEvent 1.0 around a CDEvent 0.5.
 
 Types are those of CDEvents where one fits, and ``dev.cdeventsx.orrery-...`` otherwise. What leaves is chosen here,
 field by field: outputs, errors, project files and the names and addresses of authors do not.
@@ -6,11 +6,8 @@ field by field: outputs, errors, project files and the names and addresses of au
 
 from __future__ import annotations
 
-import base64
-import hmac
 from typing import Any
 
-from orrery.errors import NotUnderstood
 from orrery.timeline.event import Event
 from orrery.types import format_instant
 
@@ -53,34 +50,6 @@ def envelope(event: Event, url: str) -> dict[str, Any]:
         "datacontenttype": "application/json",
         "data": data,
     }
-
-
-def sign(secret: str, id_: str, timestamp: int, body: bytes) -> str:
-    """Return the signature of a message, in the form of Standard Webhooks.
-
-    Parameters
-    ----------
-    secret : ``whsec_`` and base64; any other text is used as its own bytes.
-
-    Raises
-    ------
-    NotUnderstood
-        If what follows ``whsec_`` is not base64.
-
-    Examples
-    --------
-    >>> secret, id_ = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek"
-    >>> sign(secret, id_, 1614265330, b'{"test": 2432232314}')
-    'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE='
-    """
-    key = secret.encode()
-    if secret.startswith("whsec_"):
-        try:
-            key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-        except ValueError:
-            raise NotUnderstood("What follows whsec_ in this secret is not base64.") from None
-    signed = hmac.digest(key, f"{id_}.{timestamp}.".encode() + body, "sha256")
-    return f"v1,{base64.b64encode(signed).decode()}"
 
 
 def _cdevent(event: Event, url: str) -> tuple[str, str, dict[str, Any]]:

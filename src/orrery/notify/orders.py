@@ -13,8 +13,6 @@ from orrery.access.roles import Caller
 from orrery.errors import NotAllowed, NotUnderstood
 from orrery.notify import chat
 from orrery.notify.channels import TOPICS, Channel, Channels
-from orrery.notify.courier import send_hook
-from orrery.notify.envelope import envelope
 from orrery.settings import Settings
 from orrery.timeline.event import GENESIS, Draft, seal
 from orrery.timeline.state import ModelState
@@ -75,6 +73,9 @@ class NotifyOrders:
     @needs("operate")
     def test_channel(self, name: str, channel: str, *, actor: str) -> str:
         """Send something to a channel or webhook now, and return what became of it."""
+        from orrery.notify.courier import send_hook
+        from orrery.notify.envelope import envelope
+
         found = self.channels.get(name, channel)
         if found.dead:
             raise NotAllowed(f"{channel} was given up on {found.dead[:10]}.", todo="Remove it, and add it anew.")

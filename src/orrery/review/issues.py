@@ -171,7 +171,7 @@ def _gone(model: ModelState, issue: Issue) -> str:
     if issue.opened_by != "orrery" and not issue.opened_by.startswith("orrery/"):
         return ""
     stage = issue.opened_by.removeprefix("orrery/")
-    if stage in ("notify", "source"):
+    if stage == "notify":
         return ""  # closed by who opened it, when it works again
     if stage.startswith("monitors/"):
         return "" if stage.removeprefix("monitors/") in model.lane(PRODUCTION).alarms else "The alarm is over."

@@ -6,12 +6,14 @@ that came in by a push is ever executed.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import shutil
 import subprocess
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +35,7 @@ NOTHING = "0" * 40
 """What git calls a branch that is not there."""
 LONGEST_DIFF = 1_000_000
 
+_MOVED = "orrery-moved.json"
 _log = logging.getLogger(__name__)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HANDED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
@@ -217,6 +220,28 @@ class Source:
         pairs = (line.partition("\x1f")[::2] for line in written)
         return list(dict.fromkeys(one for author, mail in pairs for one in (author, address_mark(mail))))[:200]
 
+    def reaches(self, name: str, a: str, b: str) -> bool:
+        """Say whether a commit is another one, or before it."""
+        first = self.resolve(name, a)
+        return self._run(name, "merge-base", first, self.resolve(name, b), check=False).decode().strip() == first
+
+    def move(self, name: str, old: str, new: str, actor: str, why: str) -> bool:
+        """Move main from a commit to another, if it is there; who did it is kept until it is written down."""
+        note = self.path(name) / _MOVED
+        fresh = note.with_suffix(".new")
+        fresh.write_text(json.dumps({"commit": new, "actor": actor, "why": why}))
+        fresh.replace(note)
+        self._run(name, "update-ref", f"refs/heads/{MAIN}", new, old, check=False)
+        return self.tip(name) == new
+
+    def moved_by(self, name: str, commit: str) -> tuple[str, str]:
+        """Return who moved main to a commit that was fetched, and why; empty if nobody did."""
+        try:
+            found = json.loads((self.path(name) / _MOVED).read_text())
+        except (OSError, ValueError):
+            return "", ""
+        return (found["actor"], found["why"]) if found["commit"] == commit else ("", "")
+
     def _run(
         self,
         name: str,
@@ -291,15 +316,23 @@ def announce(source: Source, timeline: Timeline) -> list[Event]:
             continue
         old = newest.data["commit"] if newest else NOTHING
         why = f"Found on {MAIN} without an event: the push was kept, but it could not be written down then."
+        actor, said = source.moved_by(name, tip)
         try:
-            told.append(record_push(source, timeline, name, old, tip, "orrery/source", why))
+            told.append(record_push(source, timeline, name, old, tip, actor or "orrery/source", said or why))
         except NotUnderstood as error:
             _log.warning("%s @ %s is not started: %s", name, tip[:7], error)
     return told
 
 
-def environment(settings: Settings, repository: Path | None = None) -> dict[str, str]:
-    """Return the environment that git runs in, and with it our hooks: nothing of the machine's or the user's."""
+def environment(
+    settings: Settings, repository: Path | None = None, more: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the environment that git runs in, and with it our hooks: nothing of the machine's or the user's.
+
+    Parameters
+    ----------
+    more : configuration besides ours.
+    """
     configured = {
         "core.hooksPath": str(settings.home / "hooks"),
         "safe.directory": str(repository or "*"),
@@ -309,6 +342,7 @@ def environment(settings: Settings, repository: Path | None = None) -> dict[str,
         "gc.auto": "0",
         "transfer.fsckObjects": "true",
         "core.fsmonitor": "false",
+        **(more or {}),
     }
     variables = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     variables |= {

@@ -65,6 +65,8 @@ KINDS: dict[str, str] = {
     # people
     "business": "Something happened in the world around the model.",
     "registry": "A registry client did something to the model. data: operation and its arguments.",
+    "remote": "Where the commits of a project are fetched from was set or removed. data: project, url, branch, "
+    "private, there.",
     # notify
     "channel": "A chat or a webhook of a project was added or removed. data: channel, medium, place (of its address "
     "what may be shown), kinds, private, there.",

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from orrery.app import Orrery
 from orrery.notify.channels import Channel
 from orrery.notify.outbox import Outbox, Record
+from orrery.source.remote import Remote
 from orrery.web.render import Page
 
 
@@ -40,12 +41,16 @@ class ChannelsPage(Page):
     channels: list[Line]
     sends: bool
     mail: bool
+    remote: Remote | None
+    fetched: Record
+    fetched_at: datetime | None
 
 
 def channels_page(orrery: Orrery, name: str) -> ChannelsPage:
     """Return the page of the channels of one model."""
     orrery.model(name)
     records = Outbox(orrery.timeline)
+    fetched = records.records(f"fetch/{name}").get(f"fetch/{name}", Record())
     found = {**records.records(f"chat/{name}/"), **records.records(f"hook/{name}/")}
     return ChannelsPage(
         title=f"{name}: channels and webhooks",
@@ -53,6 +58,9 @@ def channels_page(orrery: Orrery, name: str) -> ChannelsPage:
         channels=[_line(one, found.get(one.target, Record())) for one in orrery.channels.all(name)],
         sends=orrery.settings.sends,
         mail=bool(orrery.settings.mail),
+        remote=orrery.remotes.find(name),
+        fetched=fetched,
+        fetched_at=datetime.fromtimestamp(fetched.last, UTC) if fetched.last else None,
     )
 
 

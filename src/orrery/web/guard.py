@@ -21,7 +21,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SAFE = ("GET", "HEAD", "OPTIONS")
 MB = 2**20
-LIMITS = (("/api/data/", 512 * MB), ("/labels", 64 * MB))
+LIMITS = (("/hooks/", 8 * MB), ("/api/data/", 512 * MB), ("/labels", 64 * MB))
 """Part of a path -> bytes that a body may have; elsewhere :data:`LIMIT`."""
 LIMIT = 1 * MB
 FOREIGN = ("/mlflow", "/git")

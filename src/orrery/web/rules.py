@@ -18,6 +18,7 @@ _RULES = """
     GET     /-/oidc/back                                 public
     GET     /-/welcome                                   public
     POST    /-/welcome                                   public
+    POST    /hooks/{model}/{platform}                    public
     POST    /-/sign-out                                  anybody
     GET     /-/account                                   anybody
     POST    /-/account                                   anybody
