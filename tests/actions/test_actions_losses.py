@@ -20,7 +20,7 @@ from acceptance.support import wait
 from orrery import spec as specs
 from orrery.actions.desk import Desk
 from orrery.actions.gate import gate
-from orrery.actions.losses import own_losses_of
+from orrery.actions.losses import own_losses
 from orrery.actions.train import train
 from orrery.app import Orrery
 from orrery.errors import ProjectFailed
@@ -98,6 +98,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: dict[float, P
         monkeypatch.delenv(name, raising=False)
     desk = Desk(Orrery(load(tmp_path / "home")))
     pushed(desk, "abc", SPEC)
+    monkeypatch.setattr(desk, "checkout", lambda model, commit: desk.settings.home / "artifact-1" / "code")
     about = {"model": "toy", "actor": "t", "why": "because"}
     for number, out in enumerate(trained.values(), 1):
         shutil.copytree(out / "artifact", desk.settings.home / f"artifact-{number}")
@@ -134,7 +135,7 @@ def test_the_gate_is_turned_around(desk: Desk, primary: str, verdict: str) -> No
 def test_the_comparison_is_turned_around(desk: Desk, primary: str, decision: str) -> None:
     spec = specs.from_dict({**SPEC, "rollout": {"primary": primary, "unit": "row"}})
     model, state, found = desk.orrery.model("toy"), {}, None
-    with own_losses_of(desk, model, model.versions[1]) as own:
+    with own_losses(desk, model, "abc", [False, True]) as own:
         for number in range(20):
             found = look(state, pairs(200, number), spec, [False, True], START + timedelta(days=number), own=own)
             state = found.state
@@ -158,7 +159,7 @@ def test_decay_is_told_by_the_project_s_loss(desk: Desk, primary: str) -> None:
     """Rows of which one in two came true become rows of which one in five does: easier, and it pays to be wary."""
     spec = specs.from_dict({**SPEC, "rollout": {"primary": primary, "unit": "row"}})
     model, state, alarm = desk.orrery.model("toy"), {}, False
-    with own_losses_of(desk, model, model.versions[1]) as own:
+    with own_losses(desk, model, "abc", [False, True]) as own:
         promised = float(row_losses(primary, np.full((2, 1), 0.5), np.array([0.0, 1.0]), own=own).mean())
         for number in range(40):
             columns = {"output": [[CALIBRATED]] * 100, "label": labels(100, number)}
@@ -180,7 +181,7 @@ def test_decay_is_told_by_the_project_s_loss(desk: Desk, primary: str) -> None:
 
 def test_it_is_computed_in_another_process_and_given_labels_as_they_are(desk: Desk) -> None:
     model = desk.orrery.model("toy")
-    with own_losses_of(desk, model, model.versions[1]) as own:
+    with own_losses(desk, model, "abc", [False, True]) as own:
         outputs, codes = np.array([[0.1], [0.5], [0.5]]), np.array([1.0, 0.0, 1.0])
         assert row_losses("missed", outputs, codes, own=own).tolist() == [10.0, 1.0, 0.0]
         (process,) = set(row_losses("process", outputs, codes, own=own).tolist())
@@ -189,10 +190,11 @@ def test_it_is_computed_in_another_process_and_given_labels_as_they_are(desk: De
 
 
 def test_the_process_stays_between_looks_and_is_replaced_when_it_is_gone(desk: Desk) -> None:
+    pushed(desk, "def", {**SPEC, "resources": {"memory_gb": 1.5}})
     model, outputs, codes = desk.orrery.model("toy"), np.array([[0.5]]), np.array([1.0])
 
-    def asked(version: int = 1) -> int:
-        with own_losses_of(desk, model, model.versions[version]) as own:
+    def asked(commit: str = "abc") -> int:
+        with own_losses(desk, model, commit, [False, True]) as own:
             return int(row_losses("process", outputs, codes, own=own)[0])
 
     first = asked()
@@ -201,10 +203,10 @@ def test_the_process_stays_between_looks_and_is_replaced_when_it_is_gone(desk: D
     wait(lambda: not psutil.pid_exists(first) or psutil.Process(first).status() == psutil.STATUS_ZOMBIE)
     second = asked()
     assert second != first, "nobody's fault, and no reason for a look to fail"
-    other = asked(2)
+    other = asked("def")
     assert other != second and not psutil.pid_exists(second), "one at a time"
     desk.let_go(unused=3600.0)
-    assert asked(2) == other
+    assert asked("def") == other
     desk.let_go()
     assert not psutil.pid_exists(other)
 
@@ -220,7 +222,7 @@ def test_the_process_stays_between_looks_and_is_replaced_when_it_is_gone(desk: D
 )
 def test_a_loss_that_fails_or_leaves_its_range_is_no_number(desk: Desk, name: str, words: str) -> None:
     model = desk.orrery.model("toy")
-    with own_losses_of(desk, model, model.versions[1]) as own, pytest.raises(ProjectFailed, match=words):
+    with own_losses(desk, model, "abc", [False, True]) as own, pytest.raises(ProjectFailed, match=words):
         row_losses(name, np.array([[0.1]]), np.array([1.0]), own=own)
 
 

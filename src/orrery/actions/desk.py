@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from subprocess import PIPE
 from typing import IO, TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from orrery.app import Orrery
 from orrery.build.environment import Environment, lock
 from orrery.build.suite import PROGRAM as TESTS
 from orrery.errors import NotFound, ProjectFailed
-from orrery.pipeline.client import ModelProcess
+from orrery.pipeline.client import LossesProcess, ModelProcess
 from orrery.pipeline.redaction import PREFIX, SALT, Redaction
 from orrery.spec import Spec
 from orrery.timeline.event import Draft
@@ -31,13 +31,18 @@ if TYPE_CHECKING:
     from orrery.source.git import Source
 
 
-TRAINING, HOST, _ = PROGRAMS = ("orrery.training.runner", "orrery.pipeline.host", TESTS)
+TRAINING, HOST, LOSSES, _ = PROGRAMS = (
+    "orrery.training.runner",
+    "orrery.pipeline.host",
+    "orrery.pipeline.losses_host",
+    TESTS,
+)
 """Modules that run a project's code in its environment."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What starts a version in a process of its own, here or on another machine.
+    """What starts a project's code in a process of its own, here or on another machine.
 
     Parameters
     ----------
@@ -51,21 +56,21 @@ class Command:
     needs: tuple[str, ...]
 
     def process(self, timeout: float, warm: WarmStarts | None = None) -> ModelProcess:
-        """Return the process, not started yet; an answer that takes longer than ``timeout`` seconds fails."""
+        """Return the process of a version, not started yet; an answer that takes longer than ``timeout`` s fails."""
+        return ModelProcess(partial(self.launch, warm=warm), timeout=timeout)
 
-        def launch(printed: IO[bytes]) -> Contained:
-            return spawn(
-                self.words,
-                cwd=Path(self.folder),
-                env={"PYTHONHASHSEED": "0", **threads(1)},
-                limits=self.limits,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=printed,
-                warm=warm,
-            )
-
-        return ModelProcess(launch, timeout=timeout)
+    def launch(self, printed: IO[bytes], warm: WarmStarts | None = None) -> Contained:
+        """Start it; what it prints goes to a file."""
+        return spawn(
+            self.words,
+            cwd=Path(self.folder),
+            env={"PYTHONHASHSEED": "0", **threads(1)},
+            limits=self.limits,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=printed,
+            warm=warm,
+        )
 
 
 class Desk:
@@ -179,17 +184,21 @@ class Desk:
         words = (python, "-m", HOST, str(artifact), "--which", which)
         return Command(words, str(self.settings.folder("artifacts")), limits_of(spec), (python, str(artifact)))
 
-    def standing(self, command: Command) -> ModelProcess:
-        """Return a process that was started for an earlier action, or start it; the last one that was asked stays.
+    def losses(self, model: ModelState, commit: str) -> LossesProcess:
+        """Return the process that computes the losses of a commit; the last one that was asked stays between actions.
 
         Raises
         ------
         ProjectFailed
             If it cannot be started.
         """
+        python, checkout = self.python_of(model.commits[commit]), str(self.checkout(model.name, commit))
+        words = (python, "-m", LOSSES, checkout)
+        folder = str(self.settings.folder("checkouts"))
+        command = Command(words, folder, limits_of(model.spec_of(commit)), (python, checkout))
         if not self._standing or self._standing[0].command != command or not self._standing[0].process.alive:
             self.let_go()
-            process = command.process(60.0, self.warm)
+            process = LossesProcess(partial(command.launch, warm=self.warm))
             process.start()
             self._standing.append(_Standing(command, process))
         self._standing[0].asked = time.monotonic()
@@ -221,7 +230,7 @@ class _Standing:
     """A process that stays between actions, and when it was asked last."""
 
     command: Command
-    process: ModelProcess
+    process: LossesProcess
     asked: float = 0.0
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from orrery.actions.desk import Desk, owner_of
-from orrery.actions.losses import own_losses_of
+from orrery.actions.losses import own_losses
 from orrery.data.predictions import matured
 from orrery.gates.judge import in_words, judge, passed
 from orrery.gates.serving import clear
@@ -62,7 +62,7 @@ def gate(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         row_wise=version.facts.get("row_wise"),
         uses_target=tuple(version.facts.get("uses_target") or ()),
     )
-    with own_losses_of(desk, model, version) as own:
+    with own_losses(desk, model, version.commit, manifest.classes) as own:
         verdicts = judge(msgspec.structs.replace(evidence, own=own))
     ok = passed(verdicts)
     why = in_words(verdicts)

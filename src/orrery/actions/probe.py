@@ -10,7 +10,7 @@ import numpy as np
 
 from orrery.actions.desk import Desk
 from orrery.actions.gate import blocks_of, unseen_by
-from orrery.actions.losses import own_losses_of
+from orrery.actions.losses import own_losses
 from orrery.actions.references import countable
 from orrery.actions.windows import try_windows
 from orrery.data.arrays import counted
@@ -115,7 +115,7 @@ def _probed(desk: Desk, model: ModelState, champion: Version, policy: Spec, acti
     with desk.model_process(model, champion, unseen_by(model, champion, champion, probe.rows)) as process:
         theirs = process.predict(probe.rows)
     primary = policy.rollout.primary
-    with own_losses_of(desk, model, champion) as own:
+    with own_losses(desk, model, champion.commit, list(champion.facts.get("classes") or [])) as own:
         gains = row_losses(primary, theirs, probe.labels, own=own) - probe.losses
     found = paired_interval(gains, ALPHA / len(chosen.tried), blocks_of(probe.rows, policy.model.time))
     recent = logged(desk.orrery.lake, model.name, PRODUCTION, now - timedelta(days=RATE_DAYS), now)

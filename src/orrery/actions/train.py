@@ -51,7 +51,7 @@ def train(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         window, chosen = _window(desk, model, run, spec)
         result = run_project(desk, model, run, spec, out, window=window)
     champion = model.champion()
-    with own_losses(desk, spec, desk.python_of(model.commits[run.commit]), out / "artifact") as own:
+    with own_losses(desk, model, run.commit, read_manifest(out / "artifact").classes) as own:
         promised = _promised(out, spec, own)
     result["metrics"] = {**(result.get("metrics") or {}), **promised.pop("metrics")}
     facts = _facts(model, run, spec, out, result) | promised | {"window": window}

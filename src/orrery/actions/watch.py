@@ -10,7 +10,7 @@ import polars as pl
 
 from orrery.actions.arms import daily_values, labelled_units, valued_units
 from orrery.actions.desk import Desk, owner_of
-from orrery.actions.losses import own_losses_of
+from orrery.actions.losses import own_losses
 from orrery.actions.references import references
 from orrery.data.predictions import logged, matured
 from orrery.monitors.monitor import View
@@ -51,7 +51,7 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         expected_loss=float(champion.facts.get("expected_loss") or float("nan")),
         scale=float(champion.facts.get("scale") or 1.0),
     )
-    with own_losses_of(desk, model, champion) as own:
+    with own_losses(desk, model, champion.commit, view.classes) as own:
         view = msgspec.structs.replace(view, own=own)
         found = look(view, desk.kept(lane.monitors) if lane.monitors else {})
     return _written(desk, model, action, found, len(requests), len(everything))
@@ -139,7 +139,8 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     scale = float(champion.facts.get("scale") or 1.0)
     told: dict[str, Any] = {"scale": scale, "alpha": level_of(challenger, policy)}
     before = challenger.state
-    with own_losses_of(desk, model, model.champion() or champion) as own:  # whose project file is the policy
+    of_policy = (model.champion() or champion).commit  # whose project file it is
+    with own_losses(desk, model, of_policy, classes) as own:
         about = (desk, model.name, action.environment, challenger, lane.champion, policy)
         if challenger.role == "arm":
             expected = float(champion.facts.get("expected_loss") or 0.0)

@@ -67,9 +67,10 @@ def _probed(desk: Desk, model: ModelState, run: Run, spec: Spec, window: str) ->
     try:
         result = run_project(desk, model, attempt, spec, out, sample=spec.triggers.probe, window=window)
         rows = pl.read_parquet(out / "holdout.parquet")
-        labels = encode(rows[spec.model.target].to_list(), read_manifest(out / "artifact").classes)
+        classes = read_manifest(out / "artifact").classes
+        labels = encode(rows[spec.model.target].to_list(), classes)
         outputs = np.load(out / "probe_output.npy")
-        with own_losses(desk, spec, desk.python_of(model.commits[run.commit]), out / "artifact") as own:
+        with own_losses(desk, model, run.commit, classes) as own:
             losses = row_losses(spec.rollout.primary, outputs, labels, own=own)
         return Sample(rows, labels, outputs, losses, result)
     finally:

@@ -227,14 +227,19 @@ def _from_pieces(pieces: Sequence[Piece], schema: Mapping[str, pl.DataType]) -> 
 
 
 def _lists(name: str, values: list[Any], kind: pl.List) -> pl.Series:
-    """Make a column of lists; Polars makes a series for each, so that lists of one length are made as one."""
+    """Make a column of lists; Polars makes a series for each, so that lists of one length are made as one.
+
+    Of others each is made once: which columns were broken is the same in many rows.
+    """
     if all(value is None for value in values):
         return pl.repeat(None, len(values), dtype=kind, eager=True).alias(name)
     lengths = {-1 if value is None else len(value) for value in values}
     if len(lengths) == 1 and (length := lengths.pop()) > 0:
         flat = pl.Series(name, list(chain.from_iterable(values)), dtype=kind.inner, strict=False)
         return flat.reshape((-1, length)).arr.to_list()
-    return pl.Series(name, values, dtype=kind, strict=False)
+    known: dict[Any, int] = {}
+    places = [known.setdefault(None if value is None else tuple(value), len(known)) for value in values]
+    return pl.Series(name, list(known), dtype=kind, strict=False).gather(places)
 
 
 def _input(name: str, values: list[Any], wanted: pl.DataType | None) -> pl.Series | None:

@@ -35,7 +35,7 @@ META = "orrery"
 """Key of our own notes in a commit's metadata."""
 JOIN_EVERY = 32
 """Commits after which small files are joined: a daily feed would leave hundreds for every reader and every snapshot."""
-JOINED = 8 * 1024 * 1024
+JOINED = 2 * 1024 * 1024
 """Bytes of a file that is not joined with others on the way: what is written once a day is not rewritten each month."""
 
 _ATTEMPTS = 60
@@ -93,6 +93,7 @@ class Table:
         self.lock = lock
         self._mutex = threading.RLock()
         self._open: DeltaTable | None = None
+        self._seen: object = None
         self._deciding = False
 
     def snapshot(self) -> DeltaTable | None:
@@ -103,8 +104,10 @@ class Table:
             if self._open is None:
                 if not DeltaTable.is_deltatable(self.uri, self.options):
                     return None
+                self._seen = self._checkpoint()
                 self._open = DeltaTable(self.uri, storage_options=self.options)
-            else:
+            elif self._changed(self._open.version()):
+                self._seen = self._checkpoint()
                 self._open.update_incremental()
             return self._open
 
@@ -211,6 +214,24 @@ class Table:
                 hours = int(vacuum.total_seconds() // 3600)
                 table.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False)
             return int(metrics["numFilesRemoved"])
+
+    def _changed(self, version: int) -> bool:
+        """Say whether there may be commits after a version.
+
+        Every commit is a file of the next number, which a folder is asked for in microseconds, while Delta lists the
+        whole log. Commits are only ever tidied away behind a checkpoint, and each of those is written down anew.
+        """
+        if "://" in self.uri:
+            return True
+        return Path(self.uri, "_delta_log", f"{version + 1:020d}.json").exists() or self._checkpoint() != self._seen
+
+    def _checkpoint(self) -> object:
+        """Return what changes with every checkpoint of a table in a folder."""
+        try:
+            told = os.stat(Path(self.uri, "_delta_log", "_last_checkpoint"))
+        except OSError:
+            return None
+        return told.st_mtime_ns, told.st_ino, told.st_size
 
     def _commit(self, table: DeltaTable, write: Write) -> None:
         properties = CommitProperties(

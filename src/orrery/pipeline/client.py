@@ -9,8 +9,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Protocol
+from types import MappingProxyType, TracebackType
+from typing import IO, Any, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from orrery.errors import NotAllowed, ProjectFailed
 from orrery.pipeline.host import LENGTH_BYTES
 from orrery.pipeline.rows import RowRefused
 
+Floats = npt.NDArray[np.float64]
 _TAIL_BYTES = 1000
 """So much of what the process printed last is told when it dies."""
 
@@ -46,14 +47,13 @@ class Running(Protocol):
         """End it and all that descends from it."""
 
 
-class ModelProcess:
-    """A model process and the channel to it. Not for several threads at once.
+class ProjectProcess:
+    """A process with a project's code and the channel to it. Not for several threads at once.
 
     Parameters
     ----------
     launch
-        Starts ``[python, "-m", "orrery.pipeline.host", artifact]`` with pipes as standard input and output; it is given
-        the file for standard error.
+        Starts the program with pipes as standard input and output; it is given the file for standard error.
     start_timeout, timeout
         Seconds until it must be ready, and until an answer must be there; then it is killed.
 
@@ -74,18 +74,12 @@ class ModelProcess:
         self._start_timeout, self._timeout = start_timeout, timeout
         self._process: Running | None = None
         self._number = 0
-        self.columns: dict[str, str] = {}
-        """Columns that the version accepts and their types, known once it is ready."""
         self.seconds = 0.0
         """How long loading took."""
-        self.missing: tuple[str, ...] = ()
-        """Columns that the last request lacked."""
         self.cpu_seconds = 0.0
         """Processor time of the last answer, which says more of the model than of the machine's other work."""
-        self.extra: tuple[str, ...] = ()
-        """Columns of the last request that were ignored."""
 
-    def __enter__(self) -> ModelProcess:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -95,7 +89,7 @@ class ModelProcess:
         self.close()
 
     def start(self) -> None:
-        """Start the process and wait until it has answered its sample; raises ProjectFailed if it does not."""
+        """Start the process and wait until it is ready; raises ProjectFailed if it does not come to it."""
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = self._launch(self._printed)
         try:
@@ -106,108 +100,28 @@ class ModelProcess:
         if "error" in first:
             self.close()
             raise ProjectFailed(f"The model cannot be served: {first['error']['what']}")
-        self.columns, self.seconds = first["columns"], first["seconds"]
+        self.seconds = first["seconds"]
+        self._ready(first)
+
+    def _ready(self, first: dict[str, Any]) -> None:
+        """Take what the process said when it was ready."""
 
     @property
     def alive(self) -> bool:
         """Whether it runs, as far as can be seen without asking it."""
         return self._process is not None and self._process.wait(0.0) is None
 
-    def predict(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
-        """Predict for a frame; shapes and errors are those of :meth:`orrery.pipeline.predictor.Predictor.predict`.
-
-        Raises
-        ------
-        RowRefused
-            If a value does not fit its column.
-        ProjectFailed
-            If the model's code fails, is too slow, or takes the process with it.
-        """
-        answer = self._ask("predict", frame)
-        output = np.frombuffer(answer["output"], dtype="<f8")
-        return output.reshape(frame.height, answer["width"])
-
-    def explain(self, frame: pl.DataFrame) -> dict[str, Any]:
-        """Explain a few rows; fields are those of :class:`orrery.pipeline.explain.Explanation`.
-
-        Raises
-        ------
-        NotAllowed
-            If a package that it takes is not installed beside the model.
-        RowRefused, ProjectFailed
-            As :meth:`predict`.
-        """
-        explanation: dict[str, Any] = self._ask("explain", frame)["explanation"]
-        return explanation
-
-    def time(self, columns: Mapping[str, Sequence[Any]], count: int) -> tuple[float, bool]:
-        """Have a request answered as the inference server has it answered.
-
-        Parameters
-        ----------
-        columns
-            Plain values as JSON brings them, by column; `count` of each.
-
-        Returns
-        -------
-        float
-            Seconds of processor time.
-        bool
-            Whether the version's compiled form answered; else its own Python did.
-
-        Raises
-        ------
-        RowRefused, ProjectFailed
-            As :meth:`predict`.
-        """
-        answer = self._asked("time", columns=columns, n=count)
-        return float(answer["seconds"]), bool(answer["compiled"])
-
-    def loss(
-        self, function: str, bound: float, outputs: npt.NDArray[np.float64], labels: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float64]:
-        """Have the loss of each row computed by the project's function, as :mod:`orrery.pipeline.own_loss` says.
-
-        Raises
-        ------
-        ProjectFailed
-            If the function fails or leaves its range, or takes the process with it.
-        """
-        flat = [np.ascontiguousarray(values, dtype="<f8").tobytes() for values in (outputs, labels)]
-        width = int(outputs.shape[1])
-        answer = self._asked("loss", function=function, bound=bound, outputs=flat[0], width=width, labels=flat[1])
-        return np.frombuffer(answer["output"], dtype="<f8")
-
-    def _ask(self, op: str, frame: pl.DataFrame) -> dict[str, Any]:
-        return self._asked(op, arrow=frame.write_ipc_stream(None).getvalue())
-
-    def _asked(self, op: str, **given: Any) -> dict[str, Any]:
+    def _asked(self, **given: Any) -> dict[str, Any]:
         self._number += 1
-        self._write(msgspec.msgpack.encode({"id": self._number, "op": op, **given}))
+        self._write(msgspec.msgpack.encode({"id": self._number, **given}))
         answer = self._read(time.monotonic() + self._timeout, "answer")
         if "error" in answer:
             error = answer["error"]
             if error["kind"] == "rows":
                 raise RowRefused(error["what"], column=error["column"], row=error["row"])
             raise (NotAllowed if error["kind"] == "absent" else ProjectFailed)(error["what"])
-        self.missing, self.extra = tuple(answer["missing"]), tuple(answer["extra"])
         self.cpu_seconds = float(answer.get("cpu", 0.0))
         return answer
-
-    def load(self, artifact: Path | str, which: str = "model") -> None:
-        """Answer for another version from now on; it must have been built in the same environment.
-
-        Raises
-        ------
-        ProjectFailed
-            If it cannot be loaded; the process then answers for the version before.
-        """
-        self._number += 1
-        request = {"id": self._number, "op": "load", "artifact": str(artifact), "which": which}
-        self._write(msgspec.msgpack.encode(request))
-        answer = self._read(time.monotonic() + self._start_timeout, "load")
-        if "error" in answer:
-            raise ProjectFailed(f"The model cannot be loaded: {answer['error']['what']}")
 
     def kill(self) -> None:
         """End the process at once, from any thread; who waits for its answer gets ProjectFailed."""
@@ -277,3 +191,106 @@ class ModelProcess:
         self.close()
         said = f" It printed last: {lines[-1]}" if lines else ""
         return ProjectFailed(f"The model's process {how} instead of answering.{said}")
+
+
+class ModelProcess(ProjectProcess):
+    """A process that has a version and answers for it: ``[python, "-m", "orrery.pipeline.host", artifact]``."""
+
+    columns: Mapping[str, str] = MappingProxyType({})
+    """Columns that the version accepts and their types, known once it is ready."""
+    missing: tuple[str, ...] = ()
+    """Columns that the last request lacked."""
+    extra: tuple[str, ...] = ()
+    """Columns of the last request that were ignored."""
+
+    def _ready(self, first: dict[str, Any]) -> None:
+        self.columns = first["columns"]
+
+    def predict(self, frame: pl.DataFrame) -> npt.NDArray[np.float64]:
+        """Predict for a frame; shapes and errors are those of :meth:`orrery.pipeline.predictor.Predictor.predict`.
+
+        Raises
+        ------
+        RowRefused
+            If a value does not fit its column.
+        ProjectFailed
+            If the model's code fails, is too slow, or takes the process with it.
+        """
+        answer = self._ask("predict", frame)
+        output = np.frombuffer(answer["output"], dtype="<f8")
+        return output.reshape(frame.height, answer["width"])
+
+    def explain(self, frame: pl.DataFrame) -> dict[str, Any]:
+        """Explain a few rows; fields are those of :class:`orrery.pipeline.explain.Explanation`.
+
+        Raises
+        ------
+        NotAllowed
+            If a package that it takes is not installed beside the model.
+        RowRefused, ProjectFailed
+            As :meth:`predict`.
+        """
+        explanation: dict[str, Any] = self._ask("explain", frame)["explanation"]
+        return explanation
+
+    def time(self, columns: Mapping[str, Sequence[Any]], count: int) -> tuple[float, bool]:
+        """Have a request answered as the inference server has it answered.
+
+        Parameters
+        ----------
+        columns
+            Plain values as JSON brings them, by column; `count` of each.
+
+        Returns
+        -------
+        float
+            Seconds of processor time.
+        bool
+            Whether the version's compiled form answered; else its own Python did.
+
+        Raises
+        ------
+        RowRefused, ProjectFailed
+            As :meth:`predict`.
+        """
+        answer = self._told("time", columns=columns, n=count)
+        return float(answer["seconds"]), bool(answer["compiled"])
+
+    def load(self, artifact: Path | str, which: str = "model") -> None:
+        """Answer for another version from now on; it must have been built in the same environment.
+
+        Raises
+        ------
+        ProjectFailed
+            If it cannot be loaded; the process then answers for the version before.
+        """
+        self._number += 1
+        request = {"id": self._number, "op": "load", "artifact": str(artifact), "which": which}
+        self._write(msgspec.msgpack.encode(request))
+        answer = self._read(time.monotonic() + self._start_timeout, "load")
+        if "error" in answer:
+            raise ProjectFailed(f"The model cannot be loaded: {answer['error']['what']}")
+
+    def _ask(self, op: str, frame: pl.DataFrame) -> dict[str, Any]:
+        return self._told(op, arrow=frame.write_ipc_stream(None).getvalue())
+
+    def _told(self, op: str, **given: Any) -> dict[str, Any]:
+        answer = self._asked(op=op, **given)
+        self.missing, self.extra = tuple(answer["missing"]), tuple(answer["extra"])
+        return answer
+
+
+class LossesProcess(ProjectProcess):
+    """A process that computes the losses of a commit: ``[python, "-m", "orrery.pipeline.losses_host", folder]``."""
+
+    def loss(self, function: str, bound: float, classes: Sequence[object], outputs: Floats, labels: Floats) -> Floats:
+        """Have the loss of each row computed by the project's function, as :mod:`orrery.pipeline.own_loss` says.
+
+        Raises
+        ------
+        ProjectFailed
+            If the function fails or leaves its range, or takes the process with it.
+        """
+        flat = [np.ascontiguousarray(values, dtype="<f8").tobytes() for values in (outputs, labels)]
+        given = {"function": function, "bound": bound, "classes": list(classes), "width": int(outputs.shape[1])}
+        return np.frombuffer(self._asked(**given, outputs=flat[0], labels=flat[1])["output"], dtype="<f8")

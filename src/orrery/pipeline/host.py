@@ -9,8 +9,6 @@ each request::
 
     {"id": 3, "op": "explain", "columns": {...}, "n": 1}         ->  {"id": 3, "explanation": {...}, "output": [], ...}
     {"id": 4, "op": "time", "columns": {...}, "n": 1}            ->  {"id": 4, "seconds": 0.1, "compiled": true, ...}
-    {"id": 5, "op": "loss", "function": "losses:missed", "bound": 10.0, "outputs": b"...", "width": 1, "labels": b"..."}
-                                                                 ->  {"id": 5, "output": b"(float64)", ...}
 
 with ``"width"`` (columns of the output), ``"missing"`` and ``"extra"`` (columns not sent, and not expected); or
 ``{"id": 1, "error": {"kind": "rows" | "project" | "absent", "what": ..., "column": ..., "row": ...}}`` (``absent``: a
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     Explain = Callable[[Rows], Explanation]
 
 LENGTH_BYTES = 4
-_THREADS = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREADS = ("POLARS_MAXTHREADS", "OMP_NUMTHREADS", "OPENBLAS_NUMTHREADS", "MKL_NUMTHREADS", "NUMEXPR_NUMTHREADS")
 
 
 def main(argv: list[str]) -> int:
@@ -50,11 +48,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--nice", action="store_true", help="give way to whatever else this machine does")
     options = parser.parse_args(argv)
-    for name in _THREADS:
+    for name in THREADS:
         os.environ.setdefault(name, str(options.threads))
     if options.nice:
         os.nice(5)
-    requests, answers = _own_channels()
+    requests, answers = own_channels()
 
     import msgspec
 
@@ -64,16 +62,16 @@ def main(argv: list[str]) -> int:
     try:
         predictor = _load(options.artifact, options.which)
     except OrreryError as error:
-        _write(answers, msgspec.msgpack.encode({"error": {"what": str(error)}}))
+        write(answers, msgspec.msgpack.encode({"error": {"what": str(error)}}))
         return 1
     explain, artifact = _explaining(predictor, options.artifact), options.artifact
     timing: Timing | None = None
     columns = {name: str(dtype) for name, dtype in predictor.columns.accepted.items()}
     ready = {"ready": True, "seconds": time.perf_counter() - began, "columns": columns, "warning": predictor.warning}
-    _write(answers, msgspec.msgpack.encode(ready))
+    write(answers, msgspec.msgpack.encode(ready))
     note()
     decoder, encoder = msgspec.msgpack.Decoder(), msgspec.msgpack.Encoder()
-    while (body := _read(requests)) is not None:
+    while (body := read(requests)) is not None:
         began_cpu = time.process_time()
         request = decoder.decode(body)
         if request.get("op") == "load":
@@ -89,15 +87,13 @@ def main(argv: list[str]) -> int:
         elif request.get("op") == "time":
             timing = timing or _timing(predictor, artifact)
             answer = _timed(timing, request)
-        elif request.get("op") == "loss":
-            answer = _lost(predictor, request)
         else:
             answer = _answer(predictor, request, explain)
-        _write(answers, encoder.encode(answer | {"cpu": time.process_time() - began_cpu}))
+        write(answers, encoder.encode(answer | {"cpu": time.process_time() - began_cpu}))
     return 0
 
 
-def _own_channels() -> tuple[BinaryIO, BinaryIO]:
+def own_channels() -> tuple[BinaryIO, BinaryIO]:
     """Take the protocol away from what the project's code may read and print to."""
     requests = os.fdopen(os.dup(0), "rb", buffering=1 << 16)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -156,23 +152,6 @@ def _timed(timing: Timing, request: dict[str, Any]) -> dict[str, Any]:
     return {"id": number, "seconds": seconds, "compiled": compiled, "output": [], "missing": (), "extra": ()}
 
 
-def _lost(predictor: Predictor, request: dict[str, Any]) -> dict[str, Any]:
-    import numpy as np
-
-    from orrery.errors import ProjectFailed
-    from orrery.pipeline.own_loss import own_losses
-
-    number = request["id"]
-    outputs = np.frombuffer(request["outputs"], dtype="<f8").reshape(-1, request["width"])
-    labels = np.frombuffer(request["labels"], dtype="<f8")
-    place = (request["function"], request["bound"])
-    try:
-        losses = own_losses(predictor.checkout, predictor.manifest, *place, outputs, labels)
-    except ProjectFailed as error:
-        return {"id": number, "error": {"kind": "project", "what": str(error), "column": "", "row": None}}
-    return {"id": number, "output": losses.tobytes(), "missing": (), "extra": ()}
-
-
 def _answer(predictor: Predictor, request: dict[str, Any], explain: Explain) -> dict[str, Any]:
     from orrery.errors import NotAllowed, NotUnderstood, ProjectFailed
     from orrery.pipeline.rows import RowRefused
@@ -213,7 +192,8 @@ def _answer(predictor: Predictor, request: dict[str, Any], explain: Explain) -> 
     }
 
 
-def _read(source: BinaryIO) -> bytes | None:
+def read(source: BinaryIO) -> bytes | None:
+    """Return the next message, None where the input has ended."""
     head = source.read(LENGTH_BYTES)
     if len(head) < LENGTH_BYTES:
         return None
@@ -222,7 +202,8 @@ def _read(source: BinaryIO) -> bytes | None:
     return body if len(body) == size else None
 
 
-def _write(target: BinaryIO, body: bytes) -> None:
+def write(target: BinaryIO, body: bytes) -> None:
+    """Send a message whole."""
     view = memoryview(len(body).to_bytes(LENGTH_BYTES, "little") + body)
     while view:
         view = view[target.write(view) :]

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from orrery.errors import ProjectFailed
 from orrery.pipeline.checkout import Checkout, describe
-from orrery.pipeline.manifest import FloatArray, Manifest
+from orrery.pipeline.manifest import FloatArray
 
 
 def own_losses(
-    checkout: Checkout, manifest: Manifest, function: str, bound: float, outputs: FloatArray, labels: FloatArray
+    checkout: Checkout,
+    classes: Sequence[object],
+    function: str,
+    bound: float,
+    outputs: FloatArray,
+    labels: FloatArray,
 ) -> FloatArray:
     """Ask the project's function for the loss of each row, shape (rows,).
 
     Parameters
     ----------
-    checkout, manifest : the version whose code is asked.
+    checkout : the code that is asked.
+    classes : values of the target, in the order of their numbers; none where it is a number itself.
     function : ``module:function``.
     bound : largest loss; the smallest is 0.
     outputs : of a model, shape (rows, k). The function is given the probability of the second class (``k = 1``), a list
@@ -32,7 +39,7 @@ def own_losses(
     """
     module, _, name = function.partition(":")
     said = outputs[:, 0].tolist() if outputs.shape[1] == 1 else outputs.tolist()
-    known = [manifest.classes[int(code)] for code in labels] if manifest.classes else labels.tolist()
+    known = [classes[int(code)] for code in labels] if classes else labels.tolist()
     found: list[float] = []
     with checkout.active():
         try:

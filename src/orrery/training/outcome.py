@@ -51,7 +51,7 @@ def own_means(predictor: Predictor, spec: Spec, output: FloatArray, target: pl.S
     """Mean of each loss that the project itself defines; arguments as of :func:`losses`."""
     if not spec.losses:
         return {}
-    asked, labels = (predictor.checkout, predictor.manifest), label_codes(predictor.manifest, target)
+    asked, labels = (predictor.checkout, predictor.manifest.classes), label_codes(predictor.manifest, target)
     return {
         name: float(own_losses(*asked, one.function, one.bound, output, labels).mean())
         for name, one in spec.losses.items()
