@@ -19,6 +19,7 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml
 
 $(VENV)/.test: $(VENV)/.made pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@$(BIN)/python -m compileall -q src
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.test

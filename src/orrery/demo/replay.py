@@ -85,14 +85,16 @@ class Replay:
         """Wait until nothing is due and the inference server serves what it should."""
         patience = time.monotonic() + PATIENCE
         seen: object = None
-        resting = False
+        asked = resting = False
         while time.monotonic() < patience:
             head = self.orrery.timeline.head()
             if head != seen:
-                seen, resting = head, self.orrery.settled()
+                seen, asked, resting = head, False, False
+            elif not asked:  # nothing more was written since the last look
+                asked, resting = True, self.orrery.settled()
             if resting and self.control.get("/api/status").json()["settled"]:
                 return
-            time.sleep(0.01)
+            time.sleep(0.005 if not asked else 0.01)
         due = [action.key for action in self.orrery.due(self.model.name)]
         raise OrreryError(f"The loop did not come to rest in {PATIENCE:.0f} s.", todo=f"Still due: {due}.")
 

@@ -43,7 +43,7 @@ class Usual(msgspec.Struct, frozen=True):
     @classmethod
     def fit(cls, score: AnomalyScore, columns: Columns) -> Usual | None:
         """Learn from rows in the order in which they came; None where there are fewer than 500."""
-        found = [distances(score, block)[0] for block in blocks(columns)]
+        found = [_distances(score, table)[0] for _, table in _tables(score, columns)]
         if len(found) < LEAST:
             return None
         every = np.concatenate(found)
@@ -115,8 +115,8 @@ class Crowding:
         found: dict[str, list[npt.NDArray[np.bool_]]] = {"near": [], "far": []}
         parts: dict[str, FloatArray] = {side: np.zeros(len(self.score.columns)) for side in found}
         places: list[IntArray] = []
-        for place, block in _placed(columns):
-            apart, part = distances(self.score, block)
+        for place, table in _tables(self.score, columns):
+            apart, part = _distances(self.score, table)
             if among is not None:
                 place, apart, part = place[among[place]], apart[among[place]], part[among[place]]
             places.append(place)
@@ -183,15 +183,24 @@ class Pattern(msgspec.Struct, frozen=True):
 
 def blocks(columns: Columns) -> Iterator[Columns]:
     """Give whole blocks of rows that follow each other, spread over all or the newest of them."""
-    return (block for _, block in _placed(columns))
+    return ({name: each[place] for name, each in columns.items()} for place in _places(columns))
 
 
-def _placed(columns: Columns) -> Iterator[tuple[IntArray, Columns]]:
+def _tables(score: AnomalyScore, columns: Columns) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Give the numbers of each block's rows, and what stands for these rows; made for all blocks at once."""
+    places = _places(columns)
+    if len(places):
+        chosen = places.ravel()
+        table = _table(score, {name: each[chosen] for name, each in columns.items()})
+        yield from zip(places, table.reshape(*places.shape, -1), strict=True)
+
+
+def _places(columns: Columns) -> IntArray:
+    """Give the numbers of the rows of each block, shape (blocks, rows of a block)."""
     rows = len(next(iter(columns.values()), ()))
     count = rows // BLOCK
-    for place in np.unique(np.linspace(0, count - 1, min(count, BLOCKS)).astype(np.int64)).tolist() if count else ():
-        start = rows - (count - place) * BLOCK
-        yield np.arange(start, start + BLOCK), {name: each[start : start + BLOCK] for name, each in columns.items()}
+    blocks = np.unique(np.linspace(0, count - 1, min(count, BLOCKS)).astype(np.int64)) if count else np.empty(0, int)
+    return np.asarray((rows - (count - blocks) * BLOCK)[:, None] + np.arange(BLOCK))
 
 
 def distances(score: AnomalyScore, block: Columns) -> tuple[FloatArray, FloatArray]:
@@ -199,7 +208,10 @@ def distances(score: AnomalyScore, block: Columns) -> tuple[FloatArray, FloatArr
 
     A row that an earlier one is equal to has the distance 0, and so has one that is alone.
     """
-    table = _table(score, block)
+    return _distances(score, _table(score, block))
+
+
+def _distances(score: AnomalyScore, table: FloatArray) -> tuple[FloatArray, FloatArray]:
     rows = len(table)
     apart, parts = np.zeros(rows), np.zeros((rows, table.shape[1]))
     total = np.zeros((rows, rows))

@@ -98,6 +98,7 @@ class Guardian:
         self.status: int | None = None
         self.peak = 0
         self.passed = ""
+        self.used, self.idle = 0.0, 0
         self.stopping_since: float | None = None
         self.started = time.monotonic()
 
@@ -120,7 +121,7 @@ class Guardian:
         limited = any(self.limits[name] for name in ("memory_bytes", "wall_seconds", "cpu_seconds", "processes"))
         while self.status is None:
             quick = limited or self.stopping_since is not None
-            ready, _, _ = select.select(listening, [], [], TICK if quick else SLOW_TICK)
+            ready, _, _ = select.select(listening, [], [], self.pause() if quick else SLOW_TICK)
             if wake in ready:
                 os.read(wake, 4096)
             self.reap()
@@ -175,10 +176,20 @@ class Guardian:
             self.stop()
         return bool(orders)
 
+    def pause(self) -> float:
+        """Return the seconds until the next look: longer and longer while the program sleeps, and uses nothing."""
+        if self.stopping_since is not None or not LINUX:
+            return TICK
+        wall = self.limits["wall_seconds"]
+        left = SLOW_TICK if wall is None else wall - (time.monotonic() - self.started)
+        return max(TICK, min(TICK * 2**self.idle, SLOW_TICK, left))
+
     def look(self) -> None:
         """Compare with the limits; end the program where one is passed, or where its grace is over."""
         memory, cpu, alive = usage(descendants(os.getpid())) if LINUX else (0, 0.0, 1)
         limits, now = self.limits, time.monotonic()
+        self.idle = min(self.idle + 1, 4) if cpu == self.used else 0
+        self.used = cpu
         if limits["memory_bytes"] and memory > limits["memory_bytes"]:
             memory = proportional(descendants(os.getpid())) or memory
         self.peak = max(self.peak, memory)
