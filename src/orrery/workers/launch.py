@@ -182,7 +182,7 @@ class Guardian:
             return TICK
         wall = self.limits["wall_seconds"]
         left = SLOW_TICK if wall is None else wall - (time.monotonic() - self.started)
-        return max(TICK, min(TICK * 2**self.idle, SLOW_TICK, left))
+        return max(TICK, min(TICK * 2.0**self.idle, SLOW_TICK, float(left)))
 
     def look(self) -> None:
         """Compare with the limits; end the program where one is passed, or where its grace is over."""
