@@ -368,13 +368,26 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
         columns = (item for contract in contracts for item in contract.get("columns", {}).items())
         return {name: rule["personal"] for name, rule in columns if rule.get("personal")}
 
-    def _of_nobody_erased(self, policy: Spec | None, frame: pl.DataFrame) -> pl.DataFrame:
+    def _of_nobody_erased(self, name: str, frame: pl.DataFrame) -> pl.DataFrame:
         """Return labels or values with pseudonyms where the predictions have them, and none of who was erased."""
+        from orrery.data.subject import whose
+
+        model = self.model(name)
+        policy = model.policy()
         if policy is None or "entity" not in frame.columns or not (marks := self.personal(policy)):
             return frame
         if marks.get(policy.model.entity) == "pseudonymised":
             frame = frame.with_columns(self.privacy.pseudonymised(frame["entity"]))
-        return frame.filter(~self.privacy.are_erased(frame["entity"]))
+        return self.privacy.without(whose(model, self.states.data()), frame, "entity")
+
+    def _logged(self, name: str, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return predictions without those of who was erased."""
+        from orrery.data.subject import whose
+
+        data = self.states.data()
+        if not data.erased or name not in self.timeline.models():
+            return frame
+        return self.privacy.without(whose(self.states.model(name), data), frame, "_entity")
 
     @needs("data")
     def add_values(self, name: str, metric: str, frame: pl.DataFrame, *, key: str = "") -> Accepted:
@@ -397,7 +410,7 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
         if "label" in frame.columns and not (frame["label"].dtype.is_numeric() and frame["label"].is_finite().all()):
             raise NotUnderstood(f"A value of {metric} is no number.", safe="Nothing was added.")
         self.ship_journal()
-        frame = self._of_nobody_erased(self.model(name).policy(), frame)
+        frame = self._of_nobody_erased(name, frame)
         return LabelTable(self.lake, name, metric).append(frame, key or None)
 
     @needs("data")
@@ -412,7 +425,7 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
 
         policy = self.model(name).policy()
         self.ship_journal()
-        frame = self._of_nobody_erased(policy, frame)
+        frame = self._of_nobody_erased(name, frame)
         accepted = LabelTable(self.lake, name).append(frame, key or None, expected=self._expected_labels(policy))
         if accepted.quarantined:
             reasons = "; ".join(accepted.reasons)
@@ -432,7 +445,7 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
         from orrery.data.journal import FOLDER
         from orrery.data.ship import ship
 
-        return ship(self.settings.folder(FOLDER), self.lake, self.anomaly_scores)
+        return ship(self.settings.folder(FOLDER), self.lake, self.anomaly_scores, self._logged)
 
     def _expected_labels(self, policy: Spec | None) -> dict[str, float]:
         """Return the shares of the target's values as the contract of the dataset knows them."""

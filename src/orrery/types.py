@@ -15,7 +15,7 @@ from orrery.errors import NotUnderstood
 Task = Literal["binary", "multiclass", "regression"]
 Change = Literal["redesign", "refresh", "repair"]
 """Kind of change: *redesign* new code, *refresh* same code and newer data, *repair* the champion recalibrated."""
-Reason = Literal["push", "schedule", "data", "drift", "decay", "hand"]
+Reason = Literal["push", "schedule", "data", "drift", "decay", "erasure", "hand"]
 MonitorName = Literal[
     "features",
     "calibration",

@@ -133,10 +133,10 @@ class Served:
         base = {"model": "m", "environment": "production", "version": version, "role": role}
         return {**base, "artifact": str(artifact), "python": sys.executable, "timeout": 5.0, **changes}
 
-    def order(self, *slots: dict[str, Any]) -> int:
+    def order(self, *slots: dict[str, Any], **more: Any) -> int:
         """Assign without waiting, and return the number of the assignment."""
         self._seq += 1
-        self.control.assignment = {"seq": self._seq, "slots": list(slots)}
+        self.control.assignment = {"seq": self._seq, "slots": list(slots), **more}
         return self._seq
 
     def assign(self, *slots: dict[str, Any]) -> dict[str, Any]:

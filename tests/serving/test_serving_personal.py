@@ -34,6 +34,20 @@ def test_the_journal_holds_pseudonyms_and_a_new_file_begins_after_an_erasure(ser
     assert len(segments(server.home / FOLDER)) == len(before) + 1
 
 
+def test_who_was_erased_is_nobody(server: Any) -> None:
+    server.start()
+    names = Pseudonyms(privacy_key(load(server.home)))
+    graves = [names.grave(names.of("17") or "")]
+    server.order(server.slot(1, entity="patient", personal=PERSONAL), graves=graves)
+    server.until(lambda: any(one["applied"] == server.control.assignment["seq"] for one in server.control.reports))
+    for patient in ("17", "18"):
+        assert server.predict({**ROW, "patient": patient}).status_code == 200
+    rows = server.until(lambda: len(server.journal()) == 2 and server.journal())
+    assert [row["patient"] for row in rows] == [None, names.of("18")]
+    held = b"".join(path.read_bytes() for path in server.home.rglob("*") if path.is_file())
+    assert (names.of("17") or "").encode() not in held and (names.of("18") or "").encode() in held
+
+
 def test_columns_without_a_mark_are_written_as_they_came(server: Any) -> None:
     server.start()
     server.assign(server.slot(1, entity="patient"))

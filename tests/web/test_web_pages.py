@@ -21,6 +21,8 @@ PAGES = [
     "/issues",
     "/data",
     "/data/flights",
+    "/-/privacy",
+    "/flight-delay/privacy",
     "/flight-delay",
     "/flight-delay/orders",
     "/flight-delay/channels",

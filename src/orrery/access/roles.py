@@ -16,7 +16,7 @@ from orrery.types import NAME, check_name
 Role = Literal["viewer", "scientist", "reviewer", "compliance", "operator", "administrator"]
 Permission = Literal[
     "read", "predict", "push", "train", "data", "track", "note", "review", "override", "release", "delete",
-    "operate", "audit", "accounts", "secrets",
+    "operate", "audit", "privacy", "accounts", "secrets",
 ]  # fmt: skip
 Entrance = Literal["pages", "api", "git", "mlflow", "inference"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -40,6 +40,7 @@ _TABLE = """
     delete        -       -         -         x         x          x
     operate       -       -         -         -         x          x
     audit         -       -         -         x         -          x
+    privacy       -       -         -         x          -          x
     accounts      -       -         -         -         -          x
     secrets       -       x         -         -         x          x
 """
@@ -57,6 +58,7 @@ MEANING: dict[str, str] = {
     "delete": "delete a version's files",
     "operate": "see processes and what is due, move the clock of a replay",
     "audit": "read and check the whole chain of events",
+    "privacy": "find what is kept of a person, erase it",
     "accounts": "add and disable accounts, give and take roles, make and revoke the keys of others",
     "secrets": "set and remove the secrets of a project; never read them",
 }

@@ -60,7 +60,13 @@ class Job:
     @property
     def source(self) -> str:
         """What the log numbers the rows by."""
-        return f"{self.model.name}/{self.version.number}/{self.environment}/{self.rows.name}@{self.rows.version}"
+        place = f"{self.model.name}/{self.version.number}/{self.environment}"
+        return f"{place}/{self.rows.name}@{self.rows.version}{self.mark}"
+
+    @property
+    def mark(self) -> str:
+        """What tells the numbers of the rows from those before some were erased; empty where none were."""
+        return f"~{self.rows.erased}" if self.rows.erased else ""
 
 
 class Batches:
@@ -126,7 +132,7 @@ class Batches:
         scores = None if self._score is None else self._score.scores(inputs_of(frame, self._score))
         lists = pl.Series("_broken", broken or [[]], dtype=pl.List(pl.String))
         return pl.DataFrame({"_id": rows.cast(pl.String)}).with_columns(
-            (pl.lit(f"{job.rows.name}@v{job.rows.version}#") + pl.col("_id")).alias("_id"),
+            (pl.lit(f"{name_of(job.rows)}{job.mark}#") + pl.col("_id")).alias("_id"),
             pl.lit(self._clock.now()).cast(pl.Datetime("us", "UTC")).alias("_at"),
             pl.lit(job.environment).alias("_environment"),
             pl.lit(job.version.number, pl.Int32).alias("_version"),

@@ -221,7 +221,9 @@ class Desk:
         return name
 
     def kept(self, name: str) -> Any:
-        """Return a value that was stored by :meth:`keep`."""
+        """Return a value that was stored by :meth:`keep`; nothing where it was removed since."""
+        if not name or not (self.settings.folder("kept") / name).exists():
+            return {}
         return msgspec.msgpack.decode((self.settings.folder("kept") / name).read_bytes())
 
 

@@ -44,8 +44,8 @@ def run_project(
             )
         version = desk.orrery.lake.version(name, run.data[name])
         datasets[argument] = {
-            "path": str(_exported(desk, name, version.version, version.digest)),
-            "key": version.digest,
+            "path": str(_exported(desk, name, version.version, version.key)),
+            "key": version.key,
         }
     job = {
         "checkout": str(checkout),
@@ -99,7 +99,7 @@ def span_of(desk: Desk, run: Run, spec: Spec) -> timedelta:
     time = spec.model.time
     for name in spec.data.values():
         version = desk.orrery.lake.version(name, run.data[name])
-        rows = pl.scan_parquet(_exported(desk, name, version.version, version.digest))
+        rows = pl.scan_parquet(_exported(desk, name, version.version, version.key))
         if time and {time, spec.model.target} <= set(rows.collect_schema()):
             moments = event_times(rows.select(time).collect(), spec)
             oldest, newest = moments.min(), moments.max()

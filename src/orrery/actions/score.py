@@ -139,7 +139,7 @@ def done(desk: Desk, job: Job) -> int:
 
 def parts(desk: Desk, job: Job) -> Parts:
     """Return what an earlier run has done of this."""
-    return Parts(desk.settings.home / "scoring" / digest([job.key, job.environment, str(job.log)]))
+    return Parts(desk.settings.home / "scoring" / digest([job.key + job.mark, job.environment, str(job.log)]))
 
 
 def score(

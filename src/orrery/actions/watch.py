@@ -53,7 +53,7 @@ def watch(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     )
     with own_losses(desk, model, champion.commit, view.classes) as own:
         view = msgspec.structs.replace(view, own=own)
-        found = look(view, desk.kept(lane.monitors) if lane.monitors else {})
+        found = look(view, desk.kept(lane.monitors))
     return _written(desk, model, action, found, len(requests), len(everything))
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from orrery.actions import build, courier, gate, probe, purge, train, watch
 from orrery.actions.desk import Desk, failure, owner_of
+from orrery.actions.expire import expire
 from orrery.app import Orrery
 from orrery.errors import NotFound, OrreryError, ProjectFailed
 from orrery.loop import decide
@@ -105,6 +106,8 @@ class Worker:
             self.catch_up()
         if self.leases.take(["upkeep:compact"], self.name, 3600.0):
             self.orrery.lake.compact()
+        if self.leases.take(["upkeep:expire"], self.name, 3600.0):
+            expire(self.desk)
         self._anchor()
 
     def _anchor(self) -> None:

@@ -155,7 +155,7 @@ def _rows(here: Here, dataset: str, what: str) -> tuple[pl.DataFrame, str]:
         lake = here.orrery().lake
         here.orrery().note_read(name or dataset, "rows", here.actor)
         version = lake.version(name or dataset, int(number.lstrip("v")) if number else None)
-        return lake.read(version.name, version.version).polars(), version.digest
+        return lake.read(version.name, version.version).polars(), version.key
     frame = pl.concat(list(read_files([what])), how="diagonal_relaxed")
     path = Path(what)
     content = path.read_bytes() if path.is_file() else frame.write_csv().encode()

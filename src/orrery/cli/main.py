@@ -22,6 +22,7 @@ from orrery.cli import (
     issue,
     local,
     orders,
+    privacy,
     project,
     reading,
     remote,
@@ -42,8 +43,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 1 failed or refused; 2 the command line was not understood.",
 )
 PARTS = (
-    up, project, local, orders, issue, timeline, reading, data, score, access, secret, channel, remote, audit, anchor,
-    doctor, demo,
+    up, project, local, orders, issue, timeline, reading, data, score, privacy, access, secret, channel, remote, audit,
+    anchor, doctor, demo,
 )  # fmt: skip
 for part in PARTS:
     part.register(app)

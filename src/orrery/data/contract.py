@@ -108,6 +108,8 @@ class Contract(Rules, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
         """Return the contract as people edit it."""
         lines = [f"# What rows of {name or 'this dataset'} promise to be. Change it; rows that break it are set aside."]
         value = self.to_dict()
+        if self.retention:
+            lines += ["# rows are removed so long after they were added", f"retention = {json.dumps(self.retention)}"]
         for key in ("ordered",):
             if key in value:
                 lines += ["# of each pair, the first is at most the second", f"{key} = {json.dumps(value[key])}"]

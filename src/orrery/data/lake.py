@@ -23,6 +23,7 @@ from deltalake import DeltaTable
 
 from orrery.data.digest import digest_of
 from orrery.data.frame import Frame
+from orrery.data.gaps import NONE, Gaps
 from orrery.data.group import GroupCommit
 from orrery.data.sealed import HIDDEN
 from orrery.data.table import Table, Write, fit, normalise, schema_of
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 ROW = "_row"
 """Hidden column: the row's place in its dataset."""
+
+ERASED = "erased"
+"""Key in a commit's note: ranges of places whose rows it erased."""
 
 PARTITIONS = {"predictions": ("_month",), "labels": ("_month",), "values": ("_month",)}
 """Columns that divide the files of a kind; what stands behind a hyphen in a folder's name is one of its kind."""
@@ -60,12 +64,13 @@ class DatasetVersion:
     ----------
     name : the dataset.
     version : its number, from 1.
-    rows_added, rows : rows that this version added, and rows that it has.
+    rows_added, rows : rows that this version added, and rows that it has; those that were erased do not count.
     digest : stands for the content: equal wherever the same batches were appended in the same order.
     at : when it was added (UTC).
     note : what the one who added it said.
     columns : names of the columns.
     about : what :func:`orrery.data.intake.add` needs to write the event again, one entry per append.
+    erased : rows that it had and that were erased: a version never changes but by that.
     """
 
     name: str
@@ -77,6 +82,29 @@ class DatasetVersion:
     note: str = ""
     columns: tuple[str, ...] = ()
     about: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    erased: int = 0
+
+    @property
+    def end(self) -> int:
+        """Place after that of its last row, whether those before are still there or not."""
+        return self.rows + self.erased
+
+    @property
+    def key(self) -> str:
+        """Stands for the rows that it has now: the digest, until some of them are erased."""
+        return f"{self.digest}~{self.erased}" if self.erased else self.digest
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of a table's commits up to one of them: its versions, and the places whose rows were erased."""
+
+    upto: int = -1
+    written: tuple[DatasetVersion, ...] = ()
+    """As they were made."""
+    versions: tuple[DatasetVersion, ...] = ()
+    """As they are now."""
+    gaps: Gaps = NONE
 
 
 @dataclass(frozen=True)
@@ -107,7 +135,7 @@ class Lake:
         self._mutex = threading.Lock()
         self._tables: dict[str, Table] = {}
         self._groups: dict[str, GroupCommit[Any, Any]] = {}
-        self._versions: dict[str, list[tuple[int, DatasetVersion]]] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def table(self, folder: str, name: str) -> Table:
         """Return the table ``{root}/{folder}/{name}``, there or not yet."""
@@ -216,6 +244,7 @@ class Lake:
                 version=last.version + 1,
                 rows_added=rows - last.rows,
                 rows=rows,
+                erased=last.erased,
                 digest=chained,
                 at=at or datetime.now(UTC),
                 note=note,
@@ -239,11 +268,18 @@ class Lake:
         """
         found = self.version(name, version, folder=folder)
         start = self.version(name, after, folder=folder).rows if after else 0
+        if not found.rows:
+            raise NotFound(
+                f"{name}@v{found.version} holds no row any more: all {found.erased} were erased, or their time was up.",
+                todo=f"`orrery data show {name}` shows the newest version.",
+            )
         return self.part(found, start, found.rows, folder=folder)
 
     def part(self, of: DatasetVersion, start: int, stop: int, *, folder: str = "datasets") -> Frame:
         """Return the rows of a version from one place to before another; files that hold none of them are not read."""
-        stop = min(stop, of.rows)
+        gaps = self._look(folder, of.name).gaps
+        stop = of.end if stop >= of.rows else gaps.place(stop)
+        start = gaps.place(start)
         scan = self.table(folder, of.name).scan(f"{ROW} >= {start} AND {ROW} < {stop}")
         inside = (pl.col(ROW) >= start) & (pl.col(ROW) < stop)
         return Frame(scan.filter(inside).sort(ROW).select(of.columns))
@@ -283,13 +319,17 @@ class Lake:
                 f"There is no dataset {name}.",
                 todo=f"Did you mean {near[0]}?" if near else f"Add it with: orrery data add {name} FILES...",
             )
-        return versions
+        return list(versions)
 
     def names(self, *, folder: str = "datasets") -> list[str]:
         """Return the names of all datasets, or of all tables in another folder."""
         if "://" in self.root:
             return self._listed(folder)
         return sorted(log.parent.name for log in Path(self.root, folder).glob("*/_delta_log"))
+
+    def folders(self) -> list[str]:
+        """Return the folders of tables: ``datasets``, ``quarantine``, ``predictions`` ..."""
+        return [name for name in self._listed("") if not name.startswith(".")]
 
     def _listed(self, folder: str) -> list[str]:
         """Return the names of the folders in one; it need not be there."""
@@ -314,14 +354,22 @@ class Lake:
             replaced += self.table(folder, table).compact(vacuum=keep)
         return replaced
 
-    def _known(self, folder: str, name: str) -> list[DatasetVersion]:
+    def _known(self, folder: str, name: str) -> Sequence[DatasetVersion]:
+        return self._look(folder, name).versions
+
+    def _look(self, folder: str, name: str) -> _Seen:
         table = self.table(folder, name)
-        seen = self._versions.get(table.uri, [])
-        fresh = table.notes(seen[-1][0] if seen else -1)
+        seen = self._seen.get(table.uri, _Seen())
+        fresh = table.notes(seen.upto)
         if fresh:
-            seen = seen + [(number, _from_note(name, note)) for number, note in fresh]
-            self._versions[table.uri] = seen  # replaced whole: readers in other threads keep the list they have
-        return [version for _, version in seen]
+            gaps = seen.gaps.more([part for _, note in fresh for part in note.get(ERASED, ())])
+            new = tuple(_from_note(name, note) for _, note in fresh if ERASED not in note)
+            written = (*seen.written, *new)
+            same = gaps == seen.gaps  # else every version has fewer rows now
+            versions = (*seen.versions, *_without(new, gaps)) if same else _without(written, gaps)
+            seen = _Seen(fresh[-1][0], written, versions, gaps)
+            self._seen[table.uri] = seen  # replaced whole: readers in other threads keep what they have
+        return seen
 
     def _commit(self, folder: str, name: str, batches: Sequence[_Batch]) -> list[DatasetVersion | Exception]:
         results: list[DatasetVersion | Exception] = []
@@ -334,7 +382,7 @@ class Lake:
                 return None
             keys = {_application(batch.key): new.version for batch in accepted if batch.key is not None}
             rows = pl.concat([batch.frame for batch in accepted], how="diagonal")
-            rows = rows.with_columns(pl.int_range(last.rows, new.rows, dtype=pl.Int64).alias(ROW))
+            rows = rows.with_columns(pl.int_range(last.end, new.end, dtype=pl.Int64).alias(ROW))
             return Write(rows, _to_note(new), {_COUNTER: new.version, **keys})
 
         self.table(folder, name).write(decide)
@@ -380,6 +428,7 @@ def _next(
             version=last.version + 1,
             rows_added=added,
             rows=last.rows + added,
+            erased=last.erased,
             digest=chained,
             at=max(batch.at for batch in accepted),
             note="; ".join(dict.fromkeys(batch.note for batch in accepted if batch.note)),
@@ -399,7 +448,7 @@ def _stream(
     import pyarrow as pa
 
     def placed() -> Iterator[pa.Table]:
-        start = last.rows
+        start = last.end
         for block in blocks():
             fitted = fit(normalise(block), types, last.name)
             place = pl.int_range(start, start + block.height, dtype=pl.Int64, eager=True).alias(ROW)
@@ -421,10 +470,22 @@ def _application(key: str | None) -> str:
     return f"key:{digest(key or '')}"
 
 
+def _without(versions: Iterable[DatasetVersion], gaps: Gaps) -> tuple[DatasetVersion, ...]:
+    """Return versions as they were made with the counts of the rows that are left."""
+    made = []
+    for one in versions:
+        gone, older = gaps.before(one.rows), gaps.before(one.rows - one.rows_added)
+        if gone:
+            one = replace(one, rows=one.rows - gone, rows_added=one.rows_added - (gone - older), erased=gone)
+        made.append(one)
+    return tuple(made)
+
+
 def _to_note(version: DatasetVersion) -> dict[str, Any]:
-    note = {**asdict(version), "at": format_instant(version.at)}
+    """Return what the commit carries: what the version is when it is made, whatever is erased of it afterwards."""
+    note = {**asdict(version), "at": format_instant(version.at), "rows": version.end}
     note["about"] = [dict(entry) for entry in version.about]
-    del note["name"]
+    del note["name"], note["erased"]
     return note
 
 

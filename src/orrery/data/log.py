@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import chain
@@ -109,10 +109,16 @@ class PredictionLog:
         self.table.write(decide)
         return added
 
-    def ship(self, pieces: Sequence[Piece], score_of: ScoreOf = lambda version: None) -> int:
+    def ship(
+        self,
+        pieces: Sequence[Piece],
+        score_of: ScoreOf = lambda version: None,
+        kept: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame,
+    ) -> int:
         """Add frames of journals, each exactly once however often it is handed in; return the number of rows added.
 
-        Each row gets its anomaly score here, and not while somebody waits for the answer.
+        Each row gets its anomaly score here, and not while somebody waits for the answer; and here those are left out
+        that may not be ``kept``.
         """
         added = 0
 
@@ -125,7 +131,7 @@ class PredictionLog:
             if not fresh:
                 return None
             ends = {_segment(piece.segment): piece.end for piece in sorted(fresh, key=lambda piece: piece.end)}
-            frame = scored(_from_pieces(fresh, schema_of(table)), score_of)
+            frame = scored(kept(_from_pieces(fresh, schema_of(table))), score_of)
             added = frame.height
             return Write(frame, {"rows": added}, ends)
 

@@ -6,14 +6,15 @@ labels; the inference server does the same to requests (:mod:`orrery.data.pseudo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import polars as pl
 
-from orrery.data.pseudonyms import Pseudonyms, privacy_key
+from orrery.data.pseudonyms import PREFIX, Pseudonyms, privacy_key, written
 from orrery.data.rules import Rules
 from orrery.data.sealed import FILE, HIDDEN, Sealed
+from orrery.data.subject import Subject, Whose, subject_of
 from orrery.errors import NotUnderstood
 from orrery.settings import Settings
 
@@ -65,20 +66,59 @@ class Privacy:
         marked = [name for name, mark in rules.personal.items() if mark == "pseudonymised" and name in frame.columns]
         return frame.with_columns([self.pseudonymised(frame[name]) for name in marked]) if marked else frame
 
-    def without_erased(self, rules: Rules, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-        """Return the rows without those of subjects that were erased, and how many those were."""
-        if rules.subject not in frame.columns or not self._graves():
-            return frame, 0
-        kept = frame.filter(~self.are_erased(frame[rules.subject]))
-        return kept, frame.height - kept.height
+    def subject(self, value: str, columns: Iterable[str] = ()) -> Subject:
+        """Return the subject that a name, a number or a pseudonym stands for; ``columns`` may hold it in the clear."""
+        return subject_of(self.pseudonyms, value, columns)
 
-    def are_erased(self, subjects: pl.Series) -> pl.Series:
-        """Say of each subject whether it was erased."""
+    def without_erased(self, rules: Rules, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        """Return the rows without those of subjects that were erased, and how many those were.
+
+        Other columns with pseudonyms are emptied where they name such a subject.
+        """
+        if not self._graves():
+            return frame, 0
+        kept = frame.filter(~self.are_erased(frame[rules.subject])) if rules.subject in frame.columns else frame
+        others = [name for name, mark in rules.personal.items() if mark == "pseudonymised" and name != rules.subject]
+        return self.unnamed(kept, others), frame.height - kept.height
+
+    def unnamed(self, frame: pl.DataFrame, columns: Iterable[str]) -> pl.DataFrame:
+        """Return rows with the cells of some columns emptied that hold the pseudonym of who was erased."""
+        emptied = []
+        for name in columns:
+            if name in frame.columns and frame.schema[name] == pl.String:
+                named = frame[name].str.starts_with(PREFIX).fill_null(False)
+                if named.any() and (gone := named & self.are_erased(frame[name])).any():
+                    emptied.append(pl.when(~gone).then(frame[name]).alias(name))
+        return frame.with_columns(emptied) if emptied else frame
+
+    def are_erased(self, values: pl.Series, model: str = "") -> pl.Series:
+        """Say of each subject, or of each entity of a model that belonged to one, whether it was erased."""
         graves = set(self._graves())
+        known = values.unique().drop_nulls().to_list() if graves else []
+        erased = [value for value in known if self.grave(value, model) in graves]
+        return values.is_in(pl.Series(erased, dtype=values.dtype).implode()).fill_null(False)
+
+    def grave(self, value: Any, model: str = "") -> str:
+        """Return what says of a subject, or of an entity of a model, that it was erased."""
         names = self.pseudonyms
-        known = subjects.unique().drop_nulls().to_list() if graves else []
-        erased = [value for value in known if names.grave(names.of(value) or "") in graves]
-        return subjects.is_in(pl.Series(erased, dtype=subjects.dtype).implode()).fill_null(False)
+        return names.grave(names.of(f"{model}/{written(value)}" if model else value) or "")
+
+    def without(self, whose: Whose, frame: pl.DataFrame, column: str) -> pl.DataFrame:
+        """Return predictions, labels or values without those of who was erased.
+
+        Parameters
+        ----------
+        whose : what of the model's rows says whose they are.
+        frame, column : the rows, and which of their columns is the entity.
+        """
+        if not self._graves() or column not in frame.columns:
+            return frame
+        gone = self.are_erased(frame[column], whose.model)
+        for name in [*([column] if whose.entity_is_subject else []), *whose.columns]:
+            if name in frame.columns:
+                gone = gone | self.are_erased(frame[name])
+        kept = frame.filter(~gone)
+        return self.unnamed(kept, [name for name in kept.columns if not name.startswith("_") and name != "at"])
 
     def shut(self, rules: Rules, frame: pl.DataFrame, dataset: str) -> pl.DataFrame:
         """Return rows with what is to be encrypted in hidden columns; their subjects are pseudonyms already."""

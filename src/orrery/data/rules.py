@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Literal
 
 import msgspec
 import polars as pl
 
 from orrery.errors import NotAllowed, NotUnderstood
+from orrery.types import parse_duration
 
 Personal = Literal["pseudonymised", "encrypted", "plain"]
 Type = Literal["integer", "number", "boolean", "string", "date", "instant", "other"]
 
+DAY = timedelta(days=1)
 CHANCE = 1e-9
 """A value is taken as wrongly absent when its absence is less likely than this."""
 
@@ -54,6 +57,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     ----------
     columns : by name. A column that is not named here is taken as it comes.
     ordered : pairs of columns; the first is at most the second in every row that has both.
+    retention : how long rows are kept after they were added: 400d; nothing: without end.
     present : column -> value, as text -> its share in the reference. A batch so large that the value should occur in
         it, and from which it is absent, breaks the contract as a whole.
     """
@@ -61,6 +65,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     columns: dict[str, Column] = {}
     ordered: list[tuple[str, str]] = []
     present: dict[str, dict[str, float]] = {}
+    retention: str = ""
 
     @property
     def personal(self) -> dict[str, Personal]:
@@ -94,6 +99,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         for low, high in self.ordered:
             if not {self.columns[low].type, self.columns[high].type} <= {"integer", "number"}:
                 raise NotUnderstood(f"The contract orders {low!r} and {high!r}, which are not both numbers.")
+        if self.retention and parse_duration(self.retention) < DAY:
+            raise NotUnderstood(f"The contract keeps rows for {self.retention}, which is less than a day.")
         self._verify_personal(set(named))
 
     def _verify_personal(self, named: set[str]) -> None:

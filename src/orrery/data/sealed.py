@@ -81,7 +81,10 @@ class Sealed:
         if not self.path.exists():
             return False
         with self._open() as database:
-            return database.execute("DELETE FROM keys WHERE whose = ?", [whose]).rowcount > 0
+            known = database.execute("DELETE FROM keys WHERE whose = ?", [whose]).rowcount > 0
+        with contextlib.closing(sqlite3.connect(self.path, timeout=60)) as database:
+            database.execute("VACUUM")  # writes the file anew, without what was deleted
+        return known
 
     def _keys(self, whose: set[str], make: bool) -> dict[str, bytes]:
         if not make and not self.path.exists():

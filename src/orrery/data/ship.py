@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import polars as pl
 
 from orrery.data.journal import SUFFIX, finished, frames, segments
 from orrery.data.lake import Lake
@@ -30,6 +31,7 @@ ROUND = 32 * 1024 * 1024
 """Bytes of journals that are brought over in one commit, at most."""
 
 ScoreOf = Callable[[str, int], "AnomalyScore | None"]
+Kept = Callable[[str, pl.DataFrame], pl.DataFrame]
 
 _log = logging.getLogger("orrery.data")
 
@@ -44,7 +46,12 @@ class _Body(msgspec.Struct):
 _decode = msgspec.msgpack.Decoder(_Body).decode
 
 
-def ship(journal_dir: str | Path, lake: Lake, score_of: ScoreOf = lambda model, version: None) -> int:
+def ship(
+    journal_dir: str | Path,
+    lake: Lake,
+    score_of: ScoreOf = lambda model, version: None,
+    kept: Kept = lambda model, frame: frame,
+) -> int:
     """Move complete frames into the prediction logs and remove segments that are finished and shipped whole.
 
     A frame that is not what was written, or cannot be read, is kept in the folder ``damaged`` of the journal.
@@ -54,6 +61,7 @@ def ship(journal_dir: str | Path, lake: Lake, score_of: ScoreOf = lambda model, 
     journal_dir : folder of the journals; several processes may write to it.
     lake : where the logs are.
     score_of : from model and version to what scores its rows; None: they are not scored.
+    kept : from model and rows to those of them that may be kept.
 
     Returns
     -------
@@ -84,15 +92,21 @@ def ship(journal_dir: str | Path, lake: Lake, score_of: ScoreOf = lambda model, 
             pending.append((path, end, over))
             size += end - start
             if size > ROUND:
-                rows += _bring(lake, pieces, pending, score_of)
+                rows += _bring(lake, pieces, pending, score_of, kept)
                 size = 0
-        return rows + _bring(lake, pieces, pending, score_of)
+        return rows + _bring(lake, pieces, pending, score_of, kept)
 
 
-def _bring(lake: Lake, pieces: dict[str, list[Piece]], pending: list[tuple[Path, int, bool]], score_of: ScoreOf) -> int:
+def _bring(
+    lake: Lake,
+    pieces: dict[str, list[Piece]],
+    pending: list[tuple[Path, int, bool]],
+    score_of: ScoreOf,
+    kept: Kept,
+) -> int:
     rows = 0
     for model in sorted(pieces):
-        rows += PredictionLog(lake, model).ship(pieces[model], partial(score_of, model))
+        rows += PredictionLog(lake, model).ship(pieces[model], partial(score_of, model), partial(kept, model))
     for path, end, over in pending:
         if over:
             path.unlink()

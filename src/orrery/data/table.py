@@ -245,7 +245,7 @@ class Table:
             schema_mode="merge",
             commit_properties=properties,
         )
-        self._sync(table)
+        self.sync(table)
 
     def _create(self, schema: pl.Schema) -> None:
         """Make the table without rows: two that are made at once must not hide each other's first rows."""
@@ -268,7 +268,7 @@ class Table:
             if not DeltaTable.is_deltatable(self.uri, self.options):
                 raise
 
-    def _sync(self, table: DeltaTable) -> None:
+    def sync(self, table: DeltaTable) -> None:
         """Bring a commit and its files through the page cache to the disk; object stores do this themselves."""
         if "://" in self.uri:
             return
@@ -282,6 +282,15 @@ class Table:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[DeltaTable | None]:
+        """Give the newest state while no other writer of this machine is at work: for what takes rows away."""
+        with self._mutex, self._turn():
+            try:
+                yield self.snapshot()
+            finally:
+                self._open = None  # whoever had it changed it
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:

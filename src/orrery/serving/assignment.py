@@ -129,6 +129,8 @@ class Assignment(msgspec.Struct, frozen=True):
     passes: tuple[Pass, ...] = ()
     erasures: int = 0
     """How often somebody was erased: the journal begins a new file then, so that the old one can be purged."""
+    graves: frozenset[str] = frozenset()
+    """Who that was, as :meth:`orrery.data.pseudonyms.Pseudonyms.grave` has it: their requests are nobody's."""
 
 
 def read(data: bytes) -> Assignment:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from orrery.data.pseudonyms import Pseudonyms
 from orrery.errors import NotFound, NotUnderstood, OrreryError
@@ -99,6 +98,8 @@ class Service:
     def conceal(self, slot: Slot, request: Request) -> None:
         """Put pseudonyms in place of personal values, and leave out what no model has seen, before all else.
 
+        Who was erased is nobody: the request is answered, and nothing says whose it was.
+
         Raises
         ------
         Unavailable
@@ -111,10 +112,13 @@ class Service:
             if mark == "encrypted":
                 del columns[name]
             else:
-                of = self._pseudonym()
-                columns[name] = [of(value) for value in columns[name]]
+                names = self._names()
+                pseudonyms = [names.of(value) for value in columns[name]]
+                if graves := self.fleet.assignment.graves if self.fleet.assignment is not None else None:
+                    pseudonyms = [one if one is None or names.grave(one) not in graves else None for one in pseudonyms]
+                columns[name] = pseudonyms
 
-    def _pseudonym(self) -> Callable[[Any], str | None]:
+    def _names(self) -> Pseudonyms:
         if self._made is None:
             try:
                 assert self._pseudonyms is not None
@@ -122,7 +126,7 @@ class Service:
             except OrreryError as error:
                 say(str(error))
                 raise Unavailable("The key of personal data is not there.", todo="Send it again later.") from error
-        return self._made.of
+        return self._made
 
     async def answer(self, route: Route, request: Request, at: int, *, wait: bool) -> Answer:
         """Return the answer, which is written down by then, and let the challengers see the request.

@@ -268,6 +268,7 @@ class Triggers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = ()
     drift: Annotated[bool, Meta(description="Inputs or calibration drifted.")] = True
     decay: Annotated[bool, Meta(description="The loss on matured labels grew.")] = True
+    erasure: Annotated[bool, Meta(description="A subject was erased whose rows the champion learned from.")] = True
     monitors: Annotated[
         tuple[MonitorName, ...],
         Meta(description="Other monitors whose alarm starts a training; else it only opens an issue."),
@@ -332,6 +333,29 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     tests_wall: Duration = "10m"
 
 
+class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What personal data are processed for: the record of processing says it (`orrery privacy record`)."""
+
+    purpose: Annotated[str, Meta(description="What for, in words; default: [model] objective.")] = ""
+    legal_basis: Annotated[
+        str,
+        Meta(
+            pattern="^(consent|contract|legal_obligation|vital_interests|public_task|legitimate_interests)?$",
+            description="Why it may be done, as article 6 of the GDPR has it: consent, contract, legal_obligation, "
+            "vital_interests, public_task, legitimate_interests.",
+        ),
+    ] = ""
+    controller: Annotated[str, Meta(description="Who answers for it, and how to reach them.")] = ""
+    recipients: Annotated[tuple[str, ...], Meta(description="Who gets the answers or the data.")] = ()
+    retention: Annotated[
+        Duration,
+        Meta(
+            description="How long predictions, labels and values of business metrics are kept; 0s: without end. Rows "
+            "of datasets are kept as long as their contract says."
+        ),
+    ] = "0s"
+
+
 Handed = Annotated[
     tuple[Annotated[str, Meta(pattern="^(build|tests|training)$")], ...],
     Meta(min_length=1, description="Actions that get it, as the variable SECRET_NAME: build, tests, training."),
@@ -361,3 +385,4 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
             '`["tests", "training"]`. [How](../secrets.md).'
         ),
     ] = {}
+    privacy: Privacy = Privacy()

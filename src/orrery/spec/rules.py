@@ -136,7 +136,7 @@ def _check_losses(spec: Spec, source: str) -> None:
 def _check_durations(spec: Spec, source: str) -> None:
     rollout = spec.rollout
     texts = [spec.model.label_delay, spec.triggers.cooldown, spec.monitors.every, spec.serving.timeout]
-    texts += [spec.triggers.upkeep, rollout.probation.time]
+    texts += [spec.triggers.upkeep, rollout.probation.time, spec.privacy.retention]
     texts += [spec.resources.wall, spec.resources.tests_wall]
     texts += [one.review_within for one in spec.environments.values()]
     for burden in (rollout.redesign, rollout.refresh, rollout.repair):

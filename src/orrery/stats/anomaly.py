@@ -150,6 +150,19 @@ class AnomalyScore:
             )
         )
 
+    def among(self, known: Mapping[str, tuple[float, float] | set[str] | None]) -> AnomalyScore:
+        """Give the same without what only rows had that are gone: categories, and extremes of numbers.
+
+        Parameters
+        ----------
+        known
+            Limits of the numbers, or the values, that each column has left; a column of which nothing is known stays.
+        """
+        columns = [_among(column, known.get(column.name)) for column in self.state.columns]
+        if columns == self.state.columns:
+            return self
+        return AnomalyScore(msgspec.structs.replace(self.state, columns=columns))
+
     @property
     def highest(self) -> float:
         """The score of a row that is stranger than all untouched ones."""
@@ -220,6 +233,19 @@ class AnomalyScore:
             return cls(state)
         except msgspec.DecodeError as error:
             raise Damaged(f"This is no anomaly score: {error}.", todo="Train the version again.") from error
+
+
+def _among(column: Number | Category, known: tuple[float, float] | set[str] | None) -> Number | Category:
+    if isinstance(column, Category) and isinstance(known, set):
+        levels = {group: part for group, part in column.levels.items() if group in known or not group}
+        return msgspec.structs.replace(column, levels=levels)
+    if isinstance(column, Number) and known:
+        low, high = known if isinstance(known, tuple) else (min(map(float, known)), max(map(float, known)))
+        if column.knots[0] < low or column.knots[-1] > high:
+            knots, group = np.unique(np.clip(column.knots, low, high), return_inverse=True)
+            normal = np.bincount(group, column.normal) / np.bincount(group)
+            return msgspec.structs.replace(column, knots=knots.tolist(), normal=normal.round(4).tolist())
+    return column
 
 
 def _strangeness(parts: FloatArray) -> FloatArray:

@@ -16,6 +16,7 @@ from orrery.timeline.state import (
     Commit,
     Dataset,
     DataState,
+    Erasure,
     Issue,
     Lane,
     ModelState,
@@ -53,9 +54,12 @@ def fold_data(state: DataState, events: Iterable[Event]) -> DataState:
                 dataset.quarantined += event.data["rows"]
             elif event.kind == "contract_changed":
                 dataset.contract = event.data["contract"]
-        elif event.kind == "erasure_asked":
-            state.erased[event.data["grave"]] = event.occurred_at
-            state.erasures += 1
+            elif event.kind == "expired":
+                dataset.lost += max(0, dataset.rows - event.data["left"])
+                dataset.rows = event.data["left"]
+                dataset.expired = {"at": event.occurred_at, "removed": event.data["removed"]}
+        elif event.kind in ("erasure_asked", "erased"):
+            _fold_privacy(state, event)
         elif event.kind == "anchored":
             at = parse_instant(event.data["at"])
             state.anchors[event.data["target"]] = Anchored(seq=event.data["seq"], hash=event.data["hash"], at=at)
@@ -63,6 +67,26 @@ def fold_data(state: DataState, events: Iterable[Event]) -> DataState:
             _OF_ISSUES[event.kind](state, event)
         state.seq = event.seq
     return state
+
+
+def _fold_privacy(state: DataState, event: Event) -> None:
+    data = event.data
+    if event.kind == "erasure_asked":
+        for grave in (data["grave"], *data.get("keys", ())):
+            state.erased[grave] = event.occurred_at
+        state.erasures += 1
+        wish = Erasure(grave=data["grave"], at=event.occurred_at, by=event.actor, why=event.why)
+        before = state.asked.get(data["grave"], wish)
+        wish.held, wish.rows, wish.versions = data.get("held", {}), before.rows, before.versions
+        state.asked[data["grave"]] = wish
+    elif event.kind == "erased":
+        for name, left in data["datasets"].items():
+            if dataset := state.datasets.get(name):
+                dataset.lost += max(0, dataset.rows - left)
+                dataset.rows = left
+        if asked := state.asked.get(data["grave"]):
+            asked.done, asked.proof, asked.versions = event.occurred_at, data["proof"], data["versions"]
+            asked.rows += sum(one["rows"] for one in data["tables"])
 
 
 def _lane(state: ModelState, event: Event) -> Lane:
@@ -405,6 +429,12 @@ _OF_ISSUES: dict[str, Callable[[ModelState | DataState, Event], None]] = {
     "issue_closed": _of_issue(_issue_closed),
     "issue_reopened": _of_issue(_issue_reopened),
 }
+
+
+def _erased(state: ModelState, event: Event) -> None:
+    state.unlearn = {**state.unlearn, **{number: event.seq for number in event.data["versions"]}}
+
+
 _HANDLERS: dict[str, Callable[[ModelState, Event], None]] = {
     "pushed": _pushed,
     "built": _built,
@@ -433,4 +463,5 @@ _HANDLERS: dict[str, Callable[[ModelState, Event], None]] = {
     "alarmed": _alarmed,
     "quieted": _quieted,
     **_OF_ISSUES,
+    "erased": _erased,
 }

@@ -55,7 +55,14 @@ KINDS: dict[str, str] = {
     "quarantined": "Rows were set aside, not lost. data: dataset, rows, reasons, version.",
     "contract_changed": "A dataset's contract changed. data: dataset, contract, digest.",
     # privacy
-    "erasure_asked": "A subject is to be erased; from now on no row of it is taken. data: grave.",
+    "subject_searched": "Somebody looked what is kept of a subject. data: grave, rows, files.",
+    "erasure_asked": "A subject is to be erased; from now on no row of it is taken. data: grave, held (dataset -> "
+    "first version with a row of it, and the newest), keys (graves of entities that are of this subject alone).",
+    "erased": "What was kept of a subject is gone, or what is left is said. data: grave, tables, datasets (rows that "
+    "are left), proof (files, bytes, clean, left), versions (model -> those that learned from it). In the timeline of "
+    "a model: versions.",
+    "expired": "Rows whose time was up were removed. data: dataset (and rows that are left), or log, labels or values "
+    "of the model; removed, before, retention.",
     # audit
     "anchored": "The head of the chain was noted outside. data: target, seq, hash, at, stamps (authority -> its time "
     "stamp).",

@@ -17,7 +17,7 @@ from orrery import spec as specs
 from orrery.spec import Spec
 from orrery.types import PRODUCTION, digest, percent
 
-FORM = 8
+FORM = 9
 """Raise it when the meaning of a stored state changes: older ones are then folded anew."""
 
 
@@ -228,6 +228,8 @@ class ModelState(msgspec.Struct, kw_only=True):
     lanes: dict[str, Lane] = {}
     issues: dict[str, Issue] = {}
     held: dict[str, datetime] = {}
+    unlearn: dict[int, int] = {}
+    """Version that learned from rows of a subject that was erased since -> the event of that, the newest."""
 
     def lane(self, environment: str) -> Lane:
         """Return the environment's lane, an empty one if nothing was there yet."""
@@ -290,6 +292,31 @@ class Dataset(msgspec.Struct, kw_only=True):
     at: datetime | None = None
     contract: dict[str, Any] | None = None
     digest: str = ""
+    lost: int = 0
+    """Rows that were erased, or whose time was up."""
+    expired: dict[str, Any] | None = None
+    """When rows were removed last because their time was up, and how many."""
+
+
+class Erasure(msgspec.Struct, kw_only=True):
+    """What became of the wish to be erased of one subject."""
+
+    grave: str
+    at: datetime
+    by: str
+    why: str
+    held: dict[str, list[int]] = {}
+    """Dataset -> the first version with a row of it, and the newest then."""
+    done: datetime | None = None
+    rows: int = 0
+    proof: dict[str, Any] = {}
+    versions: dict[str, list[int]] = {}
+    """Model -> versions that learned from it."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether a search of every file found nothing of it."""
+        return bool(self.proof.get("clean"))
 
 
 class Anchored(msgspec.Struct, kw_only=True):
@@ -309,6 +336,8 @@ class DataState(msgspec.Struct, kw_only=True):
     """What says of a subject that it was erased, and when; the subject cannot be told from it."""
     erasures: int = 0
     """How often an erasure was asked for."""
+    asked: dict[str, Erasure] = {}
+    """By grave of the subject."""
     anchors: dict[str, Anchored] = {}
     """Where the head of the chain was noted -> the last time that it was."""
     issues: dict[str, Issue] = {}

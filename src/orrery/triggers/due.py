@@ -69,6 +69,9 @@ def _causes(model: ModelState, champion: Version, policy: Spec, now: datetime) -
         if name in policy.triggers.monitors or (wanted and alarm.get("trains", True)):
             change = _answer(model, champion, alarm)
             yield Cause(reason, change, f"{name}: {alarm['why']}", f"{name}:{alarm['seq']}", {"alarm": alarm["seq"]})
+    if (erased := model.unlearn.get(model.trained(champion).number)) and policy.triggers.erasure:
+        why = f"A subject was erased that version {model.trained(champion).number} learned from."
+        yield Cause("erasure", "refresh", why, f"erasure:{erased}", {"event": erased})
     if policy.triggers.schedule:
         from croniter import croniter
 

@@ -49,7 +49,9 @@ def assignment_of(orrery: Orrery, before: Assignment | None = None, read: int = 
     data, now = orrery.states.data(), orrery.clock.now()
     slots = [slot for name in orrery.models() for slot in _slots(orrery, orrery.model(name), data, now)]
     newest = _newest_move(orrery) if before is None else max(before.seq, _newest_move_after(orrery, read))
-    return Assignment(seq=newest, slots=slots, passes=tuple(_passes(orrery)), erasures=data.erasures)
+    return Assignment(
+        seq=newest, slots=slots, passes=tuple(_passes(orrery)), erasures=data.erasures, graves=frozenset(data.erased)
+    )
 
 
 def _passes(orrery: Orrery) -> Iterator[Pass]:

@@ -48,6 +48,9 @@ class DatasetPage(Page):
     aside: list[SetAside]
     profile: list[dict[str, Any]]
     profiled: int
+    gone: dict[int, int]
+    """Version -> rows that it had and that were erased, or whose time was up."""
+    expired: dict[str, Any] | None
 
 
 def data_page(orrery: Orrery) -> DataPage:
@@ -71,6 +74,8 @@ def dataset_page(orrery: Orrery, name: str, *, profile: bool = False, actor: str
         aside=_aside(orrery, name),
         profile=columns,
         profiled=min(PROFILED, dataset.rows) if profile else 0,
+        gone={one.version: one.erased for one in orrery.lake.versions(name) if one.erased} if dataset.lost else {},
+        expired=dataset.expired,
     )
 
 

@@ -13,6 +13,7 @@ from orrery.web.datapage import data_page, dataset_page
 from orrery.web.issuepage import issue_page, issues_page, model_issues_page
 from orrery.web.modelpage import model_page, orders_page
 from orrery.web.overview import projects_page, reviews_page
+from orrery.web.privacypage import privacy_page, record_page
 from orrery.web.render import show
 from orrery.web.versionpage import DONE, commit_page, version_page
 from orrery.web.whypage import why_page
@@ -39,6 +40,13 @@ def reviews(request: Request, orrery: Here) -> Response:
 def issues(request: Request, orrery: Here) -> Response:
     """Show what waits for a person."""
     return show(request, issues_page(orrery))
+
+
+@router.get("/-/privacy")
+@router.get("/-/privacy.json")
+def privacy(request: Request, orrery: Here) -> Response:
+    """Show what was erased, and what is kept for how long."""
+    return show(request, privacy_page(orrery))
 
 
 @router.get("/data")
@@ -124,6 +132,13 @@ def issue(request: Request, orrery: Here, model: str, issue: str, done: str = ""
 def channels(request: Request, orrery: Here, model: str) -> Response:
     """Show where a model's news goes."""
     return show(request, channels_page(orrery, model))
+
+
+@router.get("/{model}/privacy")
+@router.get("/{model}/privacy.json")
+def record(request: Request, orrery: Here, model: str) -> Response:
+    """Show the record of processing of a model."""
+    return show(request, record_page(orrery, model))
 
 
 @router.get("/{model}/orders")

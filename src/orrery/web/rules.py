@@ -22,6 +22,7 @@ _RULES = """
     POST    /-/sign-out                                  anybody
     GET     /-/account                                   anybody
     POST    /-/account                                   anybody
+    GET     /-/privacy                                   privacy    *
     GET     /openapi                                     anybody
 
     GET     /api/serving/assignment                      serving
@@ -84,6 +85,7 @@ _RULES = """
     GET     /{model}/issues                              read       project
     GET     /{model}/issues/{issue}                      read       project
     GET     /{model}/channels                            read       project
+    GET     /{model}/privacy                             read       project
     GET     /{model}/orders                              read       project
     GET     /{model}                                     read       project
     POST    /{model}/versions/{number}/approve           review     project

@@ -91,6 +91,8 @@ class VersionPage(Page):
     """Those of them that who looks may answer."""
     overdue: list[tuple[str, str]]
     questions: list[Issue]
+    unlearn: bool
+    """Whether it learned from rows of a subject that was erased since."""
     facts: dict[str, Any]
     params: dict[str, Any]
     metrics: dict[str, float]
@@ -149,6 +151,7 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         mine=[(place, role) for place, role in waiting if orrery.caller.may_sign(role, name)],
         overdue=[(place, role) for one, place, role in overdue(model, orrery.clock.now()) if one.number == number],
         questions=[asked for one in model.unreviewed() if one[0] is version and (asked := model.question(*one))],
+        unlearn=number in model.unlearn,
         facts=_facts(facts),
         params=dict(facts.get("params") or {}),
         metrics=dict(facts.get("metrics") or {}),
