@@ -95,7 +95,7 @@ class LabelTable:
 
         def decide(table: DeltaTable | None) -> Write | None:
             nonlocal outcome
-            done = self._done(table, key)
+            done = self._done(key)
             if done is not None:
                 outcome = done
                 return None
@@ -103,7 +103,7 @@ class LabelTable:
             stored, outcome = self._weigh(fitted)
             if stored.height == 0:
                 return None
-            before = (table.transaction_version(_COUNTER) or 0) if table else 0
+            before = self.table.version(_COUNTER) or 0
             sequence = pl.int_range(before, before + stored.height, dtype=pl.Int64).alias("seq")
             numbers = {_COUNTER: before + stored.height}
             if key is not None:
@@ -160,8 +160,8 @@ class LabelTable:
         stored_rows = stored_rows.with_columns(pl.col("at").dt.date().dt.truncate("1mo").alias(MONTH))
         return stored_rows, Accepted(counts["new"], counts["duplicate"], counts["unknown"], counts["conflicting"])
 
-    def _done(self, table: DeltaTable | None, key: str | None) -> Accepted | None:
-        if table is None or key is None or table.transaction_version(_application(key)) is None:
+    def _done(self, key: str | None) -> Accepted | None:
+        if key is None or self.table.version(_application(key)) is None:
             return None
         said = next(note for _, note in reversed(self.table.notes()) if note.get("key") == key)
         return Accepted(**said["accepted"])

@@ -232,7 +232,7 @@ class Lake:
             if table is None:
                 return Write(pl.DataFrame(schema={**kinds, ROW: pl.Int64()}))  # and be asked again
             versions = self._known("datasets", name)
-            if (known := table.transaction_version(_application(key))) is not None:
+            if (known := self.table("datasets", name).version(_application(key))) is not None:
                 made.append(versions[known - 1])
                 return None
             last = versions[-1] if versions else DatasetVersion(name, 0, 0, 0, "", datetime.now(UTC))
@@ -377,7 +377,7 @@ class Lake:
         def decide(table: DeltaTable | None) -> Write | None:
             versions = self._known(folder, name)
             last = versions[-1] if versions else DatasetVersion(name, 0, 0, 0, "", datetime.now(UTC))
-            new, accepted = _next(last, schema_of(table), batches, table, results, versions)
+            new, accepted = _next(last, schema_of(table), batches, self.table(folder, name).version, results, versions)
             if new is None:
                 return None
             keys = {_application(batch.key): new.version for batch in accepted if batch.key is not None}
@@ -393,7 +393,7 @@ def _next(
     last: DatasetVersion,
     schema: Mapping[str, pl.DataType],
     batches: Sequence[_Batch],
-    table: DeltaTable | None,
+    number_of: Callable[[str], int | None],
     results: list[DatasetVersion | Exception],
     versions: Sequence[DatasetVersion],
 ) -> tuple[DatasetVersion | None, list[_Batch]]:
@@ -404,7 +404,7 @@ def _next(
     outcome: list[DatasetVersion | Exception | None] = []  # None: in the new version
     chained = last.digest
     for batch in batches:
-        known = table.transaction_version(_application(batch.key)) if table and batch.key is not None else None
+        known = number_of(_application(batch.key)) if batch.key is not None else None
         if known is not None:
             outcome.append(versions[known - 1])
             continue

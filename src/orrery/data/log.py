@@ -99,7 +99,7 @@ class PredictionLog:
 
         def decide(table: DeltaTable | None) -> Write | None:
             nonlocal added
-            seen = (table.transaction_version(_source(source)) or 0) if table else 0
+            seen = self.table.version(_source(source)) or 0
             fresh = frame.slice(max(0, seen - start))
             added = fresh.height
             if not added:
@@ -126,7 +126,7 @@ class PredictionLog:
             nonlocal added
             added = 0
             names = {piece.segment for piece in pieces}
-            seen = {name: (table.transaction_version(_segment(name)) or 0) if table else 0 for name in names}
+            seen = {name: self.table.version(_segment(name)) or 0 for name in names}
             fresh = [piece for piece in pieces if piece.end > seen[piece.segment]]
             if not fresh:
                 return None
@@ -184,7 +184,7 @@ class PredictionLog:
             frames, keys = [], {}
             for frame, key in batches:
                 name = f"key:{digest(key)}" if key is not None else None
-                known = name is not None and (name in keys or (table and table.transaction_version(name) is not None))
+                known = name is not None and (name in keys or self.table.version(name) is not None)
                 # Counted from 1: a result of nothing must still be a result.
                 results.append(1 if known else frame.height + 1)
                 if not known:

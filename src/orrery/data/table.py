@@ -37,6 +37,8 @@ JOIN_EVERY = 32
 """Commits after which small files are joined: a daily feed would leave hundreds for every reader and every snapshot."""
 JOINED = 2 * 1024 * 1024
 """Bytes of a file that is not joined with others on the way: what is written once a day is not rewritten each month."""
+REMEMBERED = 10_000
+"""Application ids whose newest numbers are remembered, at most."""
 
 _ATTEMPTS = 60
 _CONFIGURATION = {
@@ -94,6 +96,8 @@ class Table:
         self._mutex = threading.RLock()
         self._open: DeltaTable | None = None
         self._seen: object = None
+        self._numbers: dict[str, int | None] = {}
+        self._numbers_at = -1
         self._deciding = False
 
     def snapshot(self) -> DeltaTable | None:
@@ -120,7 +124,13 @@ class Table:
         """Return the newest number that was committed under this application id."""
         with self._mutex:
             table = self.snapshot()
-            return None if table is None else table.transaction_version(application)
+            if table is None:
+                return None
+            if self._numbers_at != table.version() or len(self._numbers) > REMEMBERED:
+                self._numbers, self._numbers_at = {}, table.version()
+            if application not in self._numbers:  # Delta looks through its log for it, each time
+                self._numbers[application] = table.transaction_version(application)
+            return self._numbers[application]
 
     def scan(self, where: str | None = None) -> pl.LazyFrame:
         """Read the table lazily; files that a SQL condition on partitions or statistics excludes are not opened."""
@@ -166,7 +176,11 @@ class Table:
                     if write is None:
                         return
                     if table is not None:
+                        before = table.version()
                         self._commit(table, write)
+                        if self._numbers_at == before == table.version() - 1:  # nobody else wrote in between
+                            self._numbers |= write.transactions
+                            self._numbers_at = table.version()
                         break
                     self._create(write.frame.schema)  # and decide anew: somebody may have made it, and more
                 except DeltaError as error:
