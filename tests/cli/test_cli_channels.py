@@ -71,3 +71,9 @@ def test_people_and_remotes(
     assert gone.code == 0 and orrery("remote", "fetch", "waves").code == 1
     assert orrery("remote", "remove", "waves", "--why", "It moved here.").code == 0
     assert orrery("remote", "list", "--json").lines() == []
+
+
+@pytest.mark.parametrize("mail", ["nonsense", "smtp://u:s3cr3t@h/?from=a@b", "smtps://u@h/?from=a@b"])
+def test_a_mail_server_that_is_not_understood_starts_nothing(orrery: Command, mail: str) -> None:
+    done = orrery("up", ORRERY_MAIL=mail)
+    assert done.code == 1 and "ORRERY_MAIL" in done.err and "s3cr3t" not in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,11 @@ from orrery.access.roles import Caller, Grant
 from orrery.actions.courier import courier_of
 from orrery.app import Orrery
 from orrery.errors import NotUnderstood, OrreryError
-from orrery.notify import mail
+from orrery.notify import courier as courier_module
+from orrery.notify import mail, told
 from orrery.notify.courier import Courier
 from orrery.notify.outbox import GIVE_UP
+from orrery.timeline.event import Event
 
 WHY = "For the test."
 
@@ -149,6 +152,21 @@ def test_without_a_mail_server_and_before_anybody_could_be_told_nothing_is_sent(
     assert sink.to() == [] and courier.outbox.records() == {}
     assert not replace(orrery.settings, replay=True).sends and not replace(orrery.settings, notify="no").sends
     assert replace(orrery.settings, replay=True, notify="replay").sends and orrery.settings.sends
+
+
+def test_an_event_that_cannot_be_told_holds_nothing_up(
+    orrery: Orrery, courier: Courier, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = told.news_of
+
+    def breaks(event: Event, *args: Any) -> Any:
+        return real(event, *args) if event.data.get("role") == "legal" else 1 / 0
+
+    monkeypatch.setattr(courier_module, "news_of", breaks)
+    asked(orrery, "quality")
+    asked(orrery, "legal")
+    courier.step()
+    assert sink.to() == ["lena"] and courier.outbox.place() == orrery.timeline.head()[0]
 
 
 def test_a_mail_is_tried_again_and_given_up_with_one_issue_that_closes_when_it_works(

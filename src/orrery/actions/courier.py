@@ -14,7 +14,7 @@ from orrery.source.git import Source
 from orrery.workers.leases import Leases
 
 KEY = "upkeep:courier"
-SECONDS = 240.0
+SECONDS = 300.0
 """How long a worker is the one that sends; longer than anything takes that is sent."""
 
 
@@ -48,7 +48,8 @@ def beside(orrery: Orrery, leases: Leases, worker: str, stopping: threading.Even
         now = time.monotonic()
         if now - renewed < SECONDS / 4:
             return True
-        if leases.renew(KEY, worker, SECONDS) or leases.take([KEY], worker, SECONDS):
+        # Who does not hold it only reads: a worker that waits its turn writes nothing.
+        if (renewed > 0 and leases.renew(KEY, worker, SECONDS)) or leases.take([KEY], worker, SECONDS):
             renewed = now
             return True
         renewed = -SECONDS

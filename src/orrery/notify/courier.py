@@ -106,8 +106,16 @@ class Courier:
         for one in self._channels.all():
             if not one.dead:
                 channels.setdefault(one.project, []).append(one)
-        found = [made for event in events if event.model for made in self._of(event, channels.get(event.model, []))]
+        found = [made for event in events if event.model for made in self._safely(event, channels.get(event.model, []))]
         return self.outbox.file(found, after=after, upto=events[-1].seq) and len(events) == BATCH
+
+    def _safely(self, event: Event, channels: list[Channel]) -> list[Delivery]:
+        """Return the deliveries of an event; one that cannot be told must not hold up all that come after it."""
+        try:
+            return list(self._of(event, channels))
+        except Exception:
+            log.exception("Event %s cannot be told", event.seq)
+            return []
 
     def _of(self, event: Event, channels: list[Channel]) -> Iterator[Delivery]:
         for one in channels:

@@ -155,6 +155,8 @@ def _of_issue(event: Event, model: ModelState, people: People) -> News | None:
     text = _said(event.actor, event.why)
     if event.actor == "orrery/gates" and version is not None:
         text = _evidence(version, "")
+    elif event.actor == "orrery/review":
+        text = event.why  # the words of who rejected it
     to = [] if cause.startswith(f"{DELIVERY}mail/") else people.named(model, owner)
     return News(event.id, ISSUES, title, text, path, tuple(to))
 

@@ -28,7 +28,9 @@ METRICS = {
 ALL = "all"
 """The window that every row is in."""
 
-RESERVED = frozenset(("api", "data", "docs", "git", "index", "issues", "mlflow", "reviews", "schema", "static"))
+RESERVED = frozenset(
+    ("api", "data", "docs", "git", "hooks", "index", "issues", "mlflow", "reviews", "schema", "static")
+)
 """Names that no model can have."""
 
 
