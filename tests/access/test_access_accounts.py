@@ -53,6 +53,8 @@ def test_an_account_comes_and_goes_with_all_that_it_has(timeline: Timeline) -> N
         accounts.disable("mara", **BY)
     assert [event.kind for event in timeline.read()] == ["account", "account", "granted", "account", "key", "account"]
     assert verify(event.to_json() for event in timeline.read()).holds
+    accounts.link("robot", "robot@example.org", **BY)
+    assert "example.org" not in "".join(str(event.to_json()) for event in timeline.read()).casefold()
 
 
 def test_a_person_is_one_whatever_the_name(accounts: Accounts) -> None:

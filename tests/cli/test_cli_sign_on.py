@@ -79,6 +79,8 @@ def test_the_how_to(orrery: Command, home: Settings, provider: str, tmp_path: Pa
         assert web.get(f"{pages}/data").status_code == 200
         assert roles() == {("viewer", "*"), ("scientist", "flight-delay")}
         assert "by a group" in orrery("user", "list", **env).out
+        (looked,) = [one for one in orrery("doctor", "--json", **env).lines() if one["name"] == "sign-on"]
+        assert looked["ok"] and looked["found"] == f"{provider}; keys: 1"
 
         changed: dict[str, Any] = {**MARA, "groups": ["it"]}
         assert httpx.put(f"{provider}/users/{SUBJECT}", json=changed, trust_env=False).status_code == 204
@@ -104,5 +106,7 @@ def test_the_how_to(orrery: Command, home: Settings, provider: str, tmp_path: Pa
 
     wrong = orrery("up", "--workers", "0", **{**env, "ORRERY_OIDC_GROUPS": "staff"})
     assert wrong.code == 1 and "GROUP=ROLE" in wrong.err
+    lost = orrery("doctor", "--json", **{**env, "ORRERY_OIDC_ISSUER": "http://127.0.0.1:9"})
+    assert [one["name"] for one in lost.lines() if not one["ok"]] == ["sign-on"] and lost.code == 1
     nobody = orrery("user", "invite", "mara", **{**env, "ORRERY_PASSWORDS": "off"})
     assert nobody.code == 1 and provider in nobody.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,15 @@ def test_up_by_tls(orrery: Command, home: Settings, secured: dict[str, str], tmp
 def test_up_says_what_is_wrong_with_the_certificate(
     orrery: Command, home: Settings, secured: dict[str, str], tmp_path: Path
 ) -> None:
+    def certificate() -> dict[str, Any]:
+        return next(one for one in orrery("doctor", "--json", **secured).lines() if one["name"] == "certificate")
+
+    assert certificate()["ok"] and "until " in certificate()["found"]
+    ends = datetime.now(UTC) + timedelta(days=3)
+    made = trustme.CA().issue_cert("localhost", not_after=ends)
+    made.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    assert not certificate()["ok"] and "days are left" in certificate()["todo"]
     (tmp_path / "server.pem").write_text("nothing")
+    assert not certificate()["ok"]
     refused = orrery("up", "--workers", "0", **secured)
     assert refused.code == 1 and "cannot be used" in refused.err

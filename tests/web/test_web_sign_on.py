@@ -8,9 +8,11 @@ import hmac
 import json
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -81,8 +83,6 @@ def session(signing: Signing, web: httpx.Client) -> str | None:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -138,6 +138,7 @@ def test_who_comes_first_gets_an_account_with_the_roles_of_their_groups(signing:
     assert len(cookies) == 2 and all("HttpOnly" in one and "SameSite=lax" in one for one in cookies)
     assert web.get("/reviews").status_code == 200 and "mara" in web.get("/-/account").text
     account = signing.orrery.accounts.get("mara")
+    assert "viewer of everything, by a group" in web.get("/-/account").text
     assert account.grants == account.by_groups == (Grant("viewer"),) and not account.has_password
     assert account.links == ("mara@example.org",) and account.issuers == (signing.provider.issuer,)
     kinds = [(one.kind, one.actor) for one in signing.orrery.timeline.read(newest_first=True, limit=4)]
@@ -479,6 +480,22 @@ def test_a_provider_that_cannot_be_asked(home: Settings) -> None:
         own = {"Origin": signing.url, "Sec-Fetch-Site": "same-origin"}
         form = {"name": "nora", "password": PASSWORD}
         assert web.post("/-/sign-in", data=form, headers=own).status_code == 303  # passwords go on
+
+
+def test_a_provider_that_hangs_takes_no_threads_from_the_pages(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(oidc, "TIMEOUT", 1.0)
+        with signing_in(home, {"issuer": issuer}) as signing, ThreadPoolExecutor(30) as threads:
+            webs = [signing.browser() for _ in range(30)]
+            answers = list(threads.map(lambda web: web.get("/-/oidc"), webs))
+            said = [(one.status_code, "cannot be reached" in one.text) for one in answers]
+            assert set(said) <= {(502, True), (403, False)} and said.count((502, True)) >= 1
+            assert all("Many people" in one.text for one in answers if one.status_code == 403)
+            silent.setblocking(False)
+            silent.accept()[0].close()
+            with pytest.raises(BlockingIOError):  # one was enough to know
+                silent.accept()
 
 
 def test_a_provider_that_calls_itself_otherwise(honest: Signing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,8 @@ class Accounts:
             connection.execute(sa.insert(tables.accounts).values(row))
             for link in links:
                 add_link(connection, name, link)
-            facts = {"account": name, "change": "added", "account_kind": kind, "owner": owner, "links": list(links)}
+            told = [_told(link) for link in links]
+            facts = {"account": name, "change": "added", "account_kind": kind, "owner": owner, "links": told}
             self._tell(connection, "account", by, why, facts)
         return self.get(name)
 
@@ -172,7 +173,7 @@ class Accounts:
         with self._timeline.writing() as connection:
             _there(connection, name)
             add_link(connection, name, link)
-            self._tell(connection, "account", by, why, {"account": name, "change": "linked", "link": link})
+            self._tell(connection, "account", by, why, {"account": name, "change": "linked", "link": _told(link)})
 
     def disable(self, name: str, *, by: str, why: str) -> None:
         """Let an account in no more; all its keys are revoked. What it did stays attributed to it.
@@ -320,6 +321,11 @@ def accounts_in(connection: sa.Connection, name: str | None = None) -> Iterator[
             tuple(issuers.get(row.name, ())),
             min(by_groups.values(), default=""),
         )
+
+
+def _told(link: str) -> str:
+    """Return what the timeline says of a link: of an address only what stands for it, for it is never forgotten."""
+    return address_mark(link) if "@" in link else link
 
 
 def _given(connection: sa.Connection, account: Account) -> set[Grant]:

@@ -74,6 +74,7 @@ class Provider:
         self._oidc, self._back = oidc, back
         self._secret = _secret(oidc.client_secret_file)
         self._found: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._failed: dict[str, tuple[float, Unreachable]] = {}
         self._lock = threading.Lock()
 
     def ask(self, state: str, nonce: str, verifier: str) -> str:
@@ -127,6 +128,20 @@ class Provider:
             _groups(claims.get(self._oidc.groups_claim)),
         )
 
+    def keys(self) -> int:
+        """Return how many keys the provider publishes with which it may sign.
+
+        Raises
+        ------
+        Unreachable
+            If it does not say so.
+        """
+        return len(self._keys(KEPT)["keys"])
+
+    def _keys(self, kept: float) -> Any:
+        published = self._published(self._endpoint("jwks_uri"), kept).get("keys") or []
+        return {"keys": [one for one in published if isinstance(one, dict) and one.get("kty") in ("RSA", "EC")]}
+
     def _exchange(self, code: str, verifier: str) -> dict[str, Any]:
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._back, "code_verifier": verifier}
         headers = {"accept": "application/json"}
@@ -171,11 +186,10 @@ class Provider:
     def _signed(self, token: str) -> dict[str, Any]:
         """Return what a token says, if a key of the provider has signed it."""
         for kept in (KEPT, AGAIN):
-            published = self._published(self._endpoint("jwks_uri"), kept).get("keys") or []
-            keys: Any = {"keys": [one for one in published if one.get("kty") in ("RSA", "EC")]}
+            keys = self._keys(kept)
             try:
                 return dict(jwt.decode(token, KeySet.import_key_set(keys), algorithms=ALGORITHMS).claims)
-            except (JoseError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (JoseError, ValueError, KeyError, TypeError) as error:
                 last = _named(error)
         raise NotProven(f"The signature of the id token does not hold: {last}.", todo="Sign in again.")
 
@@ -214,9 +228,16 @@ class Provider:
             at, found = self._found.get(address, (float("-inf"), {}))
             if time.monotonic() - at < kept:
                 return found
-            status, found = self._ask("GET", address, {"accept": "application/json"})
-            if status != 200:
-                raise Unreachable(f"{address} answers with status {status}.", todo=_LATER)
+            failed, error = self._failed.get(address, (float("-inf"), Unreachable()))
+            if time.monotonic() - failed < AGAIN:  # who waits behind the first one would wait as long for the same
+                raise error
+            try:
+                status, found = self._ask("GET", address, {"accept": "application/json"})
+                if status != 200:
+                    raise Unreachable(f"{address} answers with status {status}.", todo=_LATER)
+            except Unreachable as caught:
+                self._failed[address] = (time.monotonic(), caught)
+                raise
             self._found[address] = (time.monotonic(), found)
             return found
 

@@ -8,16 +8,17 @@ only this browser can end what it began, and only here.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from orrery.access.denials import STRANGER, Denials
 from orrery.access.identities import Identities, groups_of
-from orrery.access.oidc import NotProven, Person, Provider
+from orrery.access.oidc import NotProven, Provider
 from orrery.errors import NotAllowed
 from orrery.settings import Settings
 from orrery.timeline.store import Timeline
@@ -63,10 +64,14 @@ class SignOn:
         ------
         Unreachable
             If the provider does not answer.
+        NotAllowed
+            If too many wait for it.
         """
         kept = ".".join((str(int(time.time())), secrets.token_urlsafe(32), _text(place.encode())))
         cookie = f"{kept}.{self._made('cookie', kept)}"
-        return self._provider.ask(*(self._made(what, cookie) for what in ("state", "nonce", "verifier"))), cookie
+        with self._turn():
+            where = self._provider.ask(*(self._made(what, cookie) for what in ("state", "nonce", "verifier")))
+        return where, cookie
 
     def end(self, said: Mapping[str, str], cookie: str) -> tuple[str, str]:
         """Return the account of who comes back, and where they want to go; what does not hold is written down.
@@ -85,7 +90,9 @@ class SignOn:
         """
         try:
             place = self._place(said, cookie)
-            person = self._person(said.get("code", ""), cookie)
+            with self._turn():
+                nonce, verifier = self._made("nonce", cookie), self._made("verifier", cookie)
+                person = self._provider.person(said.get("code", ""), nonce, verifier)
         except NotProven as error:
             self._denials.note(STRANGER, "sign-in", f"By OpenID Connect: {error.what}")
             raise
@@ -112,11 +119,13 @@ class SignOn:
             raise NotProven(f"The provider did not let you in: {known}.", todo="Sign in again.")
         return base64.urlsafe_b64decode(parts[2] + "=" * (-len(parts[2]) % 4)).decode()
 
-    def _person(self, code: str, cookie: str) -> Person:
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Keep so few threads waiting for the provider that those of the pages are never all gone."""
         if not self._asking.acquire(blocking=False):
             raise NotAllowed("Many people sign in at this moment.", todo="Try again in a moment.")
         try:
-            return self._provider.person(code, self._made("nonce", cookie), self._made("verifier", cookie))
+            yield
         finally:
             self._asking.release()
 

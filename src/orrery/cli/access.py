@@ -68,6 +68,8 @@ def add(
 
     if role:
         understood(role, on)  # refused before anything is written
+    if password_stdin and here.settings.passwords == "off":
+        raise NotAllowed("Nobody signs in with a password here.", safe="Nothing was changed.")
     password = acceptable(sys.stdin.readline().rstrip("\r\n"), name) if password_stdin else ""
     orrery = here.orrery(make=True)
     kind: Any = "service" if owner else "person"

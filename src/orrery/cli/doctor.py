@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import typer
 
 from orrery.cli import show
 from orrery.cli.command import FAILED, Here, command
+from orrery.errors import OrreryError
 
 if TYPE_CHECKING:
     from orrery.app import Orrery
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _LITTLE = 1 << 30
 _GIT = (2, 28)
+_SOON = 14
+"""Days before its end in which a certificate should have been renewed."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,10 @@ def examine(here: Here) -> Iterator[Check]:
     yield _folder(settings.home)
     yield _disk(settings.home)
     yield from _ports(settings)
+    if settings.tls_certificate:
+        yield _certificate(settings)
+    if settings.oidc.issuer:
+        yield _provider(settings)
     if settings.database.startswith("sqlite:///") and not Path(settings.database.removeprefix("sqlite:///")).exists():
         yield Check("database", True, "none yet; `orrery up` makes it")
         return
@@ -120,6 +128,30 @@ def _disk(home: Path) -> Check:
     left = shutil.disk_usage(there).free
     todo = "" if left > _LITTLE else "Free some space: predictions are refused when the disk is full."
     return Check("disk", left > _LITTLE, f"{show.size(left)} free", todo)
+
+
+def _certificate(settings: Settings) -> Check:
+    from cryptography import x509
+
+    from orrery.access.tls import Certificate
+
+    try:
+        found = x509.load_pem_x509_certificate(Certificate(settings, settings.serving_clients).files()[1])
+    except (OrreryError, OSError, ValueError) as error:
+        return Check("certificate", False, str(error), "Nobody beyond loopback gets in until it can be read.")
+    left = (found.not_valid_after_utc - datetime.now(UTC)).days
+    until = f"{settings.tls_certificate}, until {found.not_valid_after_utc:%Y-%m-%d}"
+    return Check("certificate", left >= _SOON, until, "" if left >= _SOON else f"{left} days are left: renew it.")
+
+
+def _provider(settings: Settings) -> Check:
+    from orrery.access.oidc import Provider
+
+    try:
+        keys = Provider(settings.oidc, settings.public_url).keys()
+    except OrreryError as error:
+        return Check("sign-on", False, error.what, error.todo or "People sign in with passwords meanwhile.")
+    return Check("sign-on", keys > 0, f"{settings.oidc.issuer}; keys: {keys}")
 
 
 def _ports(settings: Settings) -> Iterator[Check]:

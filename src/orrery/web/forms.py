@@ -128,7 +128,7 @@ async def order_of_version(request: Request, orrery: Here, model: str, number: i
     """Carry out what a form on a version's page orders."""
     if order not in OF_VERSION:
         raise NotFound(f"There is no order {order!r}.")
-    form, why, actor = await _read(request)
+    form, why, actor = await read(request)
     await run_in_threadpool(OF_VERSION[order], orrery, model, number, why, actor, form)
     return _back(f"/{model}/versions/{number}", order)
 
@@ -138,7 +138,7 @@ async def order_of_model(request: Request, orrery: Here, model: str, order: str)
     """Carry out what a form on a model's page of orders says."""
     if order not in OF_MODEL:
         raise NotFound(f"There is no order {order!r}.")
-    form, why, actor = await _read(request)
+    form, why, actor = await read(request)
     await run_in_threadpool(OF_MODEL[order], orrery, model, why, actor, form)
     return _back(f"/{model}/{'issues' if order == 'issue' else 'orders'}", order)
 
@@ -148,12 +148,19 @@ async def order_of_issue(request: Request, orrery: Here, model: str, issue: str,
     """Carry out what a form on an issue's page says."""
     if order not in OF_ISSUE:
         raise NotFound(f"There is no order {order!r}.")
-    form, why, actor = await _read(request)
+    form, why, actor = await read(request)
     await run_in_threadpool(OF_ISSUE[order], orrery, model, issue, why, actor, form)
     return _back(f"/{model}/issues/{quote(issue, safe='')}", order)
 
 
-async def _read(request: Request) -> tuple[Fields, str, str]:
+async def read(request: Request) -> tuple[Fields, str, str]:
+    """Return the fields of a form, the reason, and who acts.
+
+    Raises
+    ------
+    NotUnderstood, NotAllowed
+        If it is none, or without a reason; or not made for this session.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise NotUnderstood("This address takes forms.", todo="Programs use /api, described in /openapi.json.")

@@ -21,6 +21,8 @@ _RULES = """
     POST    /hooks/{model}/{platform}                    public
     POST    /-/sign-out                                  anybody
     GET     /-/account                                   anybody
+    GET     /-/accounts                                  accounts   *
+    POST    /-/accounts/{order}                          accounts   *
     POST    /-/account                                   anybody
     GET     /-/privacy                                   privacy    *
     GET     /openapi                                     anybody

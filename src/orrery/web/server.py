@@ -26,7 +26,7 @@ from orrery.access.tls import Certificate
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
 from orrery.settings import LOOPBACK
-from orrery.web import api, forms, hooks, orders, pages, secrets, signing, signon
+from orrery.web import accountspage, api, forms, hooks, orders, pages, secrets, signing, signon
 from orrery.web.assignment import Assigner
 from orrery.web.entrance import Entrance, visitor
 from orrery.web.guard import HEADERS, App, Guard, Receive, Scope, Send
@@ -73,6 +73,7 @@ def create(orrery: Orrery) -> FastAPI:
     app.include_router(signing.router)
     app.include_router(signon.router)
     app.include_router(hooks.router)
+    app.include_router(accountspage.router)
     app.include_router(pages.router)
     app.include_router(forms.router)
     return app

@@ -59,6 +59,7 @@ class AccountPage(Page):
     refreshes: ClassVar[bool] = False
 
     roles: list[str]
+    issuers: list[str]
     sessions: int
     tokens: list[str]
     wish: str
@@ -187,7 +188,13 @@ def account(orrery: Whole) -> Response:
     caller = visitor.get().caller
     assert caller is not None
     now = datetime.now(UTC)
-    roles = [f"{one.role} of {'everything' if one.place == EVERYWHERE else one.place}" for one in caller.grants]
+    known = next((one for one in orrery.accounts.all() if one.name == caller.name), None)
+    by_groups = known.by_groups if known else ()
+    roles = [
+        f"{one.role} of {'everything' if one.place == EVERYWHERE else one.place}"
+        f"{', by a group' if one in by_groups else ''}"
+        for one in caller.grants
+    ]
     sessions = sum(one.holds(now) for one in orrery.keys.all(caller.name, "session"))
     tokens = [
         f"{one.id}: {', '.join(one.scopes)}, until {one.until:%Y-%m-%d}{f' ({one.label})' if one.label else ''}"
@@ -195,15 +202,15 @@ def account(orrery: Whole) -> Response:
         if one.holds(now)
     ]
     wish, said = orrery.channels.wishes().get(caller.name, ("all", ""))
-    known = next((one.links for one in orrery.accounts.all() if one.name == caller.name), ())
     page = AccountPage(
         title=caller.name,
         roles=roles,
+        issuers=list(known.issuers) if known else [],
         sessions=sessions,
         tokens=tokens,
         wish=wish,
         wishes=list(WISHES),
-        address=address_of(known, said),
+        address=address_of(known.links if known else (), said),
         mail=bool(orrery.settings.mail),
     )
     return HTMLResponse(html(page))
