@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -19,6 +22,7 @@ from orrery.access.roles import Caller, Grant
 from orrery.actions.desk import Desk
 from orrery.actions.erase import erase, find, preview
 from orrery.actions.expire import expire
+from orrery.actions.worker import Worker
 from orrery.app import Orrery
 from orrery.data.contract import Contract
 from orrery.data.gaps import Gaps
@@ -27,6 +31,7 @@ from orrery.data.lake import Lake
 from orrery.data.personal import ERASED
 from orrery.data.predictions import LabelTable, PredictionLog
 from orrery.data.processing import Record, record_of
+from orrery.data.purge import purge, remove
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.settings import SETTINGS, Settings
 from orrery.stats.anomaly import AnomalyScore
@@ -326,6 +331,38 @@ def test_a_version_that_holds_her_itself_is_deleted_unless_it_answers(clinic: Or
     assert erase(Desk(clinic, again=False), "Mara Lindqvist", **WHY).traces == []
 
 
+def test_writers_lose_nothing_while_files_are_purged(clinic: Orrery) -> None:
+    done = threading.Event()
+
+    def add() -> int:
+        lake, count = Lake(clinic.lake.root), 0
+        while not done.is_set() or count < 10:
+            lake.append("visits", visits(1000 + count, 1).drop("doctor"))
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(2) as threads:
+        writing = [threads.submit(add) for _ in range(2)]
+        for name in ("Mara Lindqvist", "p1", "p2", "p3"):
+            pseudonym = clinic.privacy.pseudonyms.of(name) or ""
+            table = clinic.lake.table("datasets", "visits")
+            remove(table, {"patient": [pseudonym]})
+            purge(table, [pseudonym])
+        done.set()
+        added = sum(one.result() for one in writing)
+    rest = Lake(clinic.lake.root).read("visits").polars().filter(pl.col("visit").str.len_chars() > 3)
+    assert added >= 20 and rest.height == added
+
+
+def test_a_lake_in_an_object_store_is_refused_before_anything_is_changed(clinic: Orrery) -> None:
+    before = clinic.timeline.head()
+    elsewhere = Orrery(dataclasses.replace(clinic.settings, lake="s3://bucket/lake"))
+    with pytest.raises(NotAllowed, match="object store"):
+        erase(Desk(elsewhere, again=False), "Mara Lindqvist", **WHY)
+    elsewhere.timeline.engine.dispose()
+    assert clinic.timeline.head() == before
+
+
 # --- what is kept for a time ------------------------------------------------------------------------------------------
 
 
@@ -356,6 +393,12 @@ def test_rows_go_when_their_time_is_up_and_no_others(orrery: Orrery) -> None:
     events = [(event.model, event.data["removed"]) for event in orrery.timeline.read(kinds=("expired",))]
     assert sorted(events) == [("", 9), ("toy", 2)]
     assert expire(desk) == 0
+    orrery.add_data("visits", visits(60, 5), **WHY, occurred_at=NOW - timedelta(days=31))
+    worker = Worker(orrery, "worker-1")
+    worker._upkeep()  # what the worker does by itself between its actions
+    assert [version.rows for version in orrery.lake.versions("visits")] == [0, 30, 30]
+    assert orrery.lake.read("visits").polars()["visit"].to_list() == [f"v{one}" for one in range(10, 40)]
+    worker.desk.let_go()
     with pytest.raises(NotUnderstood, match="less than a day"):
         Contract.from_toml('retention = "2h"')
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from orrery.actions.desk import Desk
+from orrery.data.gaps import Gaps
 from orrery.data.labels import ASIDE, FOLDER, VALUES
-from orrery.data.lake import ROW
 from orrery.data.log import FOLDER as LOG
-from orrery.data.purge import purge, remove_before
+from orrery.data.purge import purge, remove_before, remove_places
 from orrery.data.subject import DATASETS, QUARANTINE, contracts_of
 from orrery.data.table import Table
 from orrery.timeline.event import Draft
@@ -48,9 +48,15 @@ def _datasets(desk: Desk) -> Iterator[Draft]:
 
 
 def _older(desk: Desk, folder: str, name: str, before: datetime) -> int:
-    """Remove the rows of versions that were added before an instant."""
-    old = [one.end for one in desk.orrery.lake.versions(name, folder=folder) if one.at < before]
-    return _removed(desk.orrery.lake.table(folder, name), ROW, max(old)) if old else 0
+    """Remove the rows of versions that were added before an instant; a later one may be of an earlier time."""
+    versions = desk.orrery.lake.versions(name, folder=folder)
+    starts = [0, *(one.end for one in versions)]
+    old = Gaps().more((start, one.end) for start, one in zip(starts, versions, strict=False) if one.at < before)
+    table = desk.orrery.lake.table(folder, name)
+    count = remove_places(table, old.ranges)
+    if count:
+        _purged(table)
+    return count
 
 
 def _logs(desk: Desk) -> Iterator[Draft]:
@@ -63,7 +69,7 @@ def _logs(desk: Desk) -> Iterator[Draft]:
         places = [(LOG, "_at"), (FOLDER, "at"), (ASIDE, "at")]
         places += [(one, "at") for one in orrery.lake.folders() if one.startswith(f"{VALUES}-")]
         count = sum(
-            _removed(orrery.lake.table(folder, name), column, f"{before:%Y-%m-%dT%H:%M:%S}")
+            _removed(orrery.lake.table(folder, name), column, before)
             for folder, column in places
             if name in orrery.lake.names(folder=folder)
         )
@@ -72,11 +78,16 @@ def _logs(desk: Desk) -> Iterator[Draft]:
             yield _draft(words, name, before, policy.privacy.retention, {"removed": count})
 
 
-def _removed(table: Table, column: str, limit: int | str) -> int:
-    count = remove_before(table, column, limit)
-    if count and "://" not in table.uri:  # an object store's old files go with the next compaction
-        purge(table, ())
+def _removed(table: Table, column: str, before: datetime) -> int:
+    count = remove_before(table, column, before)
+    if count:
+        _purged(table)
     return count
+
+
+def _purged(table: Table) -> None:
+    if "://" not in table.uri:  # an object store's old files go with the next compaction
+        purge(table, ())
 
 
 def _clear(desk: Desk) -> None:

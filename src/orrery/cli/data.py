@@ -125,6 +125,8 @@ def shown(
         return show.as_json({"dataset": name, **head, "profile": [asdict(fact) for fact in facts]})
     note = f" ({found.note})" if found.note else ""
     print(f"{name}@v{found.version}: {found.rows} rows, the newest {found.rows_added} of {show.minute(found.at)}{note}")
+    if found.erased:
+        show.note(f"({found.erased} rows of it were erased, or their time was up)")
     rows = []
     for fact in facts:
         spread = ", ".join(f"{value} {share:.0%}" for value, share in fact.top[:4])

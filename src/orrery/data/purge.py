@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +96,24 @@ def remove(table: Table, wanted: Mapping[str, Sequence[str]]) -> int:
     return total
 
 
-def remove_before(table: Table, column: str, limit: int | str) -> int:
-    """Delete the rows with less than that in a column (a place, or an instant as SQL has it); return how many."""
+def remove_places(table: Table, ranges: Iterable[tuple[int, int]]) -> int:
+    """Delete the rows of a dataset at some places, given as ranges; return how many there were."""
+    total = 0
+    for start, stop in ranges:
+        with table.alone() as delta:
+            if delta is not None:
+                inside = (pl.col(ROW) >= start) & (pl.col(ROW) < stop)
+                total += _delete(table, delta, inside, f"{ROW} >= {start} AND {ROW} < {stop}")
+    return total
+
+
+def remove_before(table: Table, column: str, limit: datetime) -> int:
+    """Delete the rows that are older than that by a column of instants; return how many there were."""
     with table.alone() as delta:
         if delta is None or column not in (schema := schema_of(delta)):
             return 0
-        instant = isinstance(limit, str)
-        bound = pl.lit(limit).str.to_datetime(time_unit="us", time_zone="UTC") if instant else pl.lit(limit)
-        sql = f"{quoted(column)} < " + (f"'{limit}Z'" if instant else str(limit))
-        return _delete(table, delta, pl.col(column).cast(schema[column]) < bound, sql)
+        old = pl.col(column).cast(schema[column]) < pl.lit(limit)
+        return _delete(table, delta, old, f"{quoted(column)} < '{limit:%Y-%m-%dT%H:%M:%S.%fZ}'")
 
 
 def blank(table: Table, columns: Iterable[str], values: Sequence[str]) -> int:
