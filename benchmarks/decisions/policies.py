@@ -1,4 +1,4 @@
-"""Who trains when: calendars, an oracle, and orrery's rule as it is and as it was."""
+"""Who trains when: calendars, an oracle, and orrery's rules."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from worlds import SHARE, World
 
 from orrery.stats import MeanDetector, paired_interval
+from orrery.stats.intervals import Interval
+from orrery.triggers.windows import ALPHA, pick
 from orrery.triggers.worth import Worth
 
 ARL, TOLERANCE = 1000, 0.02
@@ -51,81 +53,80 @@ class Rule:
 
     Parameters
     ----------
-    cooldown : looks until the next probe; 0 is until all labels that it is judged on are newer than the last one.
-    lives : whether a gain is counted on for as long as models have lasted so far, on average, and a probe is made only
-        where the loss above what was promised would pay for it and the training, and has paid for the probe since the
-        last one; else it is counted on until the cooldown is over, and every alarm is probed.
+    cooldown : looks until the next training or probe; 0 is until all labels that it is judged on are newer.
+    weigh : whether what the decay costs in :data:`AHEAD` looks must be more than a training, and a probe if there is
+        one, as ``[triggers] weigh`` asks.
+    probe : whether a probe on an eighth of the rows must show that a training pays, as for new data.
     """
 
-    cooldown: int
-    lives: bool
+    cooldown: int = 0
+    weigh: bool = False
+    probe: bool = False
 
 
-BEFORE, NOW = Rule(16, lives=False), Rule(0, lives=True)
+SELDOM, EACH, NOW, PROBED = Rule(cooldown=16), Rule(), Rule(weigh=True), Rule(weigh=True, probe=True)
+AHEAD = 16
+"""Looks that a decay is expected to last if nothing is done, and that a probe's gain is counted on for."""
 GUARD = 16
 """Looks in which the former model is asked, too, and takes its place again where it is known to be better."""
 
 
 def orrery(world: World, cost: float, rule: Rule) -> tuple[float, float, str]:
-    """Decay alarms, then a probe of each window on an eighth of its rows says whether to train, and on which.
+    """Decay alarms, a rule weighs them, probes choose the window, and the gate compares with the champion.
 
     The detector is set and asked as the decay monitor does (a day's rows are one unit where they depend on each other),
-    the arithmetic is the data trigger's. Returns what it cost, trainings that were paid for, and both in words.
+    the arithmetic is the triggers'. Returns what it cost, trainings that were paid for, and both in words.
     """
     edges, known, rows = world.edges, world.known, int(world.edges[-1])
-    per_look = (rows - int(edges[world.first])) / (world.looks - world.first)
+    ahead = AHEAD * (rows - int(edges[world.first])) / (world.looks - world.first)
     probing = cost * len(world.windows) / SHARE
     champion, born = world.lost[world.first, -1].astype(float), world.first
     cooldown, former = rule.cooldown or world.back, champion
     detector, promised = _detector(world, born, len(world.windows) - 1)
-    said, trained, probed, alarms, held, owed, alarm = np.zeros(rows), 0, 0, 0, world.first, 0.0, False
+    said, trained, probed, held, alarm, since = np.zeros(rows), 0, 0, world.first, False, 0
     for at in range(world.first, world.looks):
         fresh = slice(max(int(known[at - 1]), int(edges[born])), int(known[at]))  # answers of this champion
         if at > born and fresh.stop > fresh.start:
             news = said[fresh]
-            found = detector.look(news if world.blocks is None else [news.mean()])
-            alarms += found and not alarm
-            alarm = bool(found or (alarm and news.mean() > detector.limit + TOLERANCE))
-            owed += max(0.0, float((news - promised).sum()))
+            if detector.look(news if world.blocks is None else [news.mean()]):
+                alarm, since = True, since if alarm else fresh.start
+            alarm = alarm and bool(said[since : fresh.stop].mean() > detector.limit)
             if former is not champion and at <= born + GUARD and _worse(world, champion, former, born, at):
                 champion, alarm, promised = former, False, float(former[fresh].mean())
                 detector = MeanDetector(min(max(promised, 0.001), 0.95), tolerance=TOLERANCE, arl=ARL)
         if alarm and at >= held:
-            ahead = cooldown * per_look
-            ask = True
-            if rule.lives:
-                ahead = max(ahead, float(edges[at] - edges[world.first]) / alarms)
-                recent = said[max(int(edges[born]), int(known[at - world.back])) : int(known[at])]
-                ask = (recent.mean() - promised) * ahead > cost + probing and owed >= probing
-            if ask:
-                probed, owed, held = probed + 1, 0.0, at + cooldown
-                number, worth = _weighed(world, champion, at, cost, ahead)
-                if worth.pays:
-                    former = champion
-                    champion, born, trained, alarm = world.lost[at, number].astype(float), at, trained + 1, False
-                    detector, promised = _detector(world, at, number)
+            excess = float(said[since : int(known[at])].mean()) - promised
+            if not rule.weigh or excess * ahead > cost + probing * rule.probe:
+                probed, held = probed + 1, at + cooldown
+                number, gain = _compared(world, champion, at)
+                if not rule.probe or _worth(gain, ahead, cost).pays:
+                    trained += 1
+                    if gain.high >= 0:  # the gate refuses what is known to be worse
+                        former = champion
+                        champion, born, alarm = world.lost[at, number].astype(float), at, False
+                        detector, promised = _detector(world, at, number)
         now = slice(int(edges[at]), int(edges[at + 1]))
         said[now] = champion[now]
     paid = trained + probed * len(world.windows) / SHARE
-    return float(said.sum()) + cost * paid, paid, f"{trained}, {probed} probes"
+    return float(said.sum()) + cost * paid, paid, f"{trained}, {probed} probes" if rule.probe else f"{trained}"
 
 
-def _weighed(world: World, champion: np.ndarray, at: int, cost: float, ahead: float) -> tuple[int, Worth]:
+def _compared(world: World, champion: np.ndarray, at: int) -> tuple[int, Interval]:
+    """Choose the window as a refresh does, and compare its probe with the champion on the newest labels."""
     judged = world.judged(at)
-    mine = world.probes[at - world.back, :, judged].astype(float)
-    number = int(mine.mean(axis=1).argmin())
     blocks = None if world.blocks is None else world.blocks[judged]
-    better = paired_interval(champion[judged] - mine[number], blocks=blocks)
-    return number, Worth(
-        metric="loss",
-        gain=better.estimate,
-        low=better.low,
-        requests=ahead,
-        error=1.0,
-        hours=cost,
-        hour=1.0,
-        currency="losses",
-    )
+    names = [f"{len(world.windows) - place}d" for place in range(len(world.windows))]  # from the shortest, as lengths
+    places = dict(zip(sorted(names, reverse=True), range(len(names) - 1, -1, -1), strict=True))
+    losses = {name: world.probes[at - world.back, place, judged].astype(float) for name, place in places.items()}
+    chosen = pick(losses, dict.fromkeys(losses, 0), "loss", blocks).window
+    alpha = ALPHA / len(losses)
+    return places[chosen], paired_interval(champion[judged] - losses[chosen], alpha, blocks)
+
+
+def _worth(gain: Interval, ahead: float, cost: float) -> Worth:
+    low = gain.low if math.isfinite(gain.low) else -1.0
+    about = {"metric": "loss", "gain": gain.estimate, "low": low, "requests": ahead}
+    return Worth(**about, error=1.0, hours=cost, hour=1.0, currency="losses")
 
 
 def _worse(world: World, champion: np.ndarray, former: np.ndarray, born: int, at: int) -> bool:

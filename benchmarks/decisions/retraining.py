@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from harness import PEERS, Outcome, peer, table
-from policies import ARL, BEFORE, NOW, TOLERANCE, calendar, oracle, orrery
+from policies import AHEAD, ARL, EACH, NOW, PROBED, SELDOM, TOLERANCE, calendar, oracle, orrery
 from worlds import SHARE, World, worlds
 
 COSTS = (10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -23,14 +23,18 @@ def run(cache: Path, seed: int) -> Outcome:
         so_far, adwin = world.so_far, _adwin(cache, world)
         for cost in COSTS:
             theirs = min((one["lost"] + cost * one["trainings"], str(one["trainings"])) for one in adwin)
-            before, (total, paid, words) = (orrery(world, cost, rule) for rule in (BEFORE, NOW))
+            seldom, each, (total, paid, words), probed = (
+                orrery(world, cost, rule) for rule in (SELDOM, EACH, NOW, PROBED)
+            )
             same = calendar(world, so_far, cost, most=paid)
             found = [
                 calendar(world, so_far, cost),
                 same,
                 theirs,
-                (before[0], before[2]),
+                (seldom[0], seldom[2]),
+                (each[0], each[2]),
                 (total, words),
+                (probed[0], probed[2]),
                 oracle(world, so_far, cost),
             ]
             lines.append([f"{name}, {cost:g}", f"{world.never:.0f}", *(f"{sum_:.0f} ({did})" for sum_, did in found)])
@@ -44,7 +48,7 @@ def run(cache: Path, seed: int) -> Outcome:
         ("10 % better than it where changes are abrupt (MIXED, SEA)", not better, "; ".join(better)),
     ]
     head = ["world, cost of a training", "never", "best calendar", "best calendar of no more trainings", "ADWIN"]
-    head += ["orrery, gain until the cooldown", "orrery, gain while models last", "oracle"]
+    head += ["each alarm, long cooldown", "each alarm", "**orrery: weighed**", "weighed and probed", "oracle"]
     return Outcome("When to train again", " ".join(NOTES.split()), goals, [table(head, lines)], [PEERS / "river.txt"])
 
 
@@ -70,10 +74,10 @@ best period and window in hindsight, for each cost; once free, and once with no 
 orrery paid for, which the goals ask about; ADWIN (as it comes) the best window and wait after an alarm
 in hindsight; the oracle knows every row. orrery chooses nothing in hindsight: the decay monitor's
 detector (tolerance {TOLERANCE:g}, a promise of {ARL:,} looks; rows are units, or days where rows of one
-depend on each other), then a probe of every window on one row in {SHARE}, judged on newer ones, and the
-data trigger's arithmetic on the lower end of the gain. Probes are paid for. "Until the cooldown": each
-alarm is probed, the gain is counted on for the 16 looks until the next probe. "While models last": for
-the rows that were answered so far, for each alarm; a probe is made only where the loss above what was
-promised would pay for it and the training in that time, and has grown to what a probe costs since the
-last one, and with labels that are all newer than its; the former model is asked, too, for 16 looks, and
-takes its place again where it is known to be better, as after a refresh."""
+depend on each other); a refresh, for which a probe of every window on one row in {SHARE} chooses the rows,
+as in the product, and is paid for; a gate that refuses what is known to be worse; and the former model,
+which is asked, too, for 16 looks, and takes its place again where it is known to be better. "Each alarm"
+trains without a question, once in 16 looks (long cooldown) or once in as many as bring labels that are
+all newer; so do all that follow. "Weighed" is what orrery does: it trains where the loss above what was
+promised, on average since the alarm, would cost more in {AHEAD} looks than a training. "Weighed and probed"
+asks, too, that the probe is known to be better, by so much that it pays in {AHEAD} looks."""

@@ -63,6 +63,7 @@ class World:
         self.refuse = refuse or set()
         self.verdicts: dict[int, str] = {}
         self.services: dict[int, dict[str, Any]] = {}
+        self.seen: dict[str, Any] = {}
 
     def append(self, drafts: list[Draft]) -> None:
         for draft in drafts:
@@ -130,6 +131,8 @@ class World:
             kind = "not_triggered"
             until = format_instant(self.now + timedelta(days=7))
             facts = {"cause": action.args["mark"], "reason": "data", "until": until}
+        elif action.kind == "watch":
+            facts |= self.seen
         elif action.kind == "build":
             facts |= {"lock": "x", "python": "python"}
         assert kind is not None
@@ -466,6 +469,67 @@ def test_a_former_champion_that_proves_better_comes_back() -> None:
     assert lane.champion == 1 and not lane.challengers
     assert kinds(world, "rolled_back") == [("rolled_back", 1)]
     assert "proven better" in lane.why
+
+
+def decayed(world: World, excess: float, losses: int = 100) -> None:
+    world.alarm(monitor="decay", reason="decay", answer="refresh", excess=excess, losses=losses)
+    world.settle()
+
+
+def looked(world: World, rows: int, excess: float) -> None:
+    """A day passes, with a look that found so many requests, and so much above what was promised."""
+    world.seen = {"rows": rows, "monitors": {"decay": {"excess": excess, "losses": 100}}}
+    world.pass_days(1)
+
+
+DEAR = PROJECT.replace("[triggers]", "[triggers]\ncost = { error = 0.01, training_cpu_hour = 600.0 }")
+"""A training of the world takes a minute: ten euros. Ten euros a month are 1,000 losses."""
+
+
+def test_a_decay_is_trained_for_when_it_costs_more_than_a_training() -> None:
+    world = World()
+    world.first_champion(DEAR)
+    looked(world, 300, 0.0)
+    decayed(world, 0.05)  # 300 answers a day, 30 days: 450 losses
+    assert len(world.model.runs) == 1 and world.model.lane("production").alarms["decay"]["excess"] == 0.05
+    (note,) = [event for event in world.events if event.kind == "not_triggered"]
+    assert "over 9,000 answers in 30 days at 0.01 EUR that is 4.5 EUR. A training costs 10 EUR" in note.why
+    assert note.why.endswith("it does not pay.")
+    looked(world, 300, 0.11)  # 0.08 on average since the alarm: 720 losses, and no second note
+    assert len(world.model.runs) == 1
+    looked(world, 300, 0.32)  # 0.16: 1,440 losses
+    (run,) = [run for run in world.model.runs.values() if run.reason == "decay"]
+    assert "by 0.16 (300 answers)" in run.why and "14.4 EUR" in run.why and run.why.endswith("it pays.")
+    triggered = next(event for event in world.events if event.kind == "triggered" and event.data["run"] == run.id)
+    assert triggered.data["evidence"]["worth"]["daily"] == 300
+    assert len([event for event in world.events if event.kind == "not_triggered"]) == 1
+
+
+def test_more_answers_make_the_same_decay_worth_a_training() -> None:
+    world = World()
+    world.first_champion(DEAR)
+    looked(world, 700, 0.0)
+    decayed(world, 0.05)
+    assert [run.reason for run in world.model.runs.values()] == ["push", "decay"]
+
+
+@pytest.mark.parametrize(
+    ("project", "facts"),
+    [
+        (DEAR.replace("[triggers]", "[triggers]\nweigh = false"), {"excess": 0.001, "losses": 50}),
+        (DEAR, {}),  # an alarm of a log from before losses were noted
+        (DEAR, {"excess": 0.001, "losses": 50, "reason": "drift"}),
+        (PROJECT, {"excess": 0.05, "losses": 50}),  # a training costs next to nothing by default
+    ],
+)
+def test_what_is_not_weighed_trains_at_once(project: str, facts: dict[str, Any]) -> None:
+    """Negative control: the same alarm, where nothing is weighed or next to nothing is to be paid."""
+    world = World()
+    world.first_champion(project)
+    looked(world, 300, 0.0)
+    world.alarm(**{"monitor": "decay", "reason": "decay", "answer": "refresh", **facts})
+    world.settle()
+    assert len(world.model.runs) == 2
 
 
 def test_a_storm_of_alarms_starts_one_training_in_the_cooldown() -> None:

@@ -139,6 +139,7 @@ def test_decay_compares_with_what_was_promised() -> None:
     monitor = DecayMonitor.resume(view, {})
     finding = next(found for found in (monitor.look(world.view("noise")) for _ in range(60)) if found.alarm)
     assert "has decayed" in finding.why and f"promised {view.expected_loss:.4g}" in finding.why
+    assert finding.excess is not None and finding.excess > 0.02 and finding.losses == len(view.matured)
     assert finding.reason == "decay" and finding.answer == "refresh"
     patient = with_policy(view, monitors={"decay_tolerance": 0.5})
     tolerant = DecayMonitor.resume(patient, {})

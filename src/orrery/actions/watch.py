@@ -13,7 +13,7 @@ from orrery.actions.desk import Desk, owner_of
 from orrery.actions.losses import own_losses
 from orrery.actions.references import references
 from orrery.data.predictions import logged, matured
-from orrery.monitors.monitor import View
+from orrery.monitors.monitor import Finding, View
 from orrery.monitors.watch import Look, look
 from orrery.rollout.business import DayFinding, by, day_after_day
 from orrery.rollout.compare import level_of, look_at_arm, with_days
@@ -83,6 +83,7 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
                         "outcome": finding.outcome,
                         "why": finding.why,
                         "severity": dict(sorted(finding.severity.items(), key=lambda item: -item[1])[:5]),
+                        **_excess(finding),
                     }
                     for name, finding in found.findings.items()
                 },
@@ -107,6 +108,7 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
             "reason": finding.reason,
             "answer": finding.answer,
             "trains": finding.trains,
+            **_excess(finding),
         }
         alarm, cause = said("alarm", name, "alarmed", finding.why, facts), f"alarm:{action.environment}:{name}"
         drafts.append(alarm)
@@ -119,6 +121,11 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
             why = f"The cause of the alarm of {lane.alarms[name]['at']:%Y-%m-%d} is gone."
             drafts.append(said("quiet", name, "quieted", why, {"monitor": name}))
     return drafts
+
+
+def _excess(finding: Finding) -> dict[str, Any]:
+    """Return how far losses are above the promise, for the trigger that weighs them."""
+    return {} if finding.excess is None else {"excess": round(finding.excess, 6), "losses": finding.losses}
 
 
 def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:

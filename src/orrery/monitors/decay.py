@@ -63,6 +63,8 @@ class DecayMonitor(Monitor):
             why=self.words(mean, len(losses), view, alarm=alarm),
             reason="decay",
             trains=self.trains,
+            excess=mean - view.expected_loss,
+            losses=len(losses),
         )
 
     @classmethod

@@ -76,6 +76,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     outcome : of all looks so far, where a monitor says more than "no alarm": pass, fail or insufficient data.
     blame : features and their share of the evidence.
     severity : of each feature, for the eye; never the alarm.
+    excess : by how much the mean loss of this look is above what was promised, where a monitor looks at losses; else
+        None.
+    losses : how many losses that is the mean of.
     """
 
     alarm: bool
@@ -90,6 +93,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = ""
     blame: list[tuple[str, float]] = []
     severity: dict[str, float] = {}
+    excess: float | None = None
+    losses: int = 0
 
 
 class Monitor(ABC):

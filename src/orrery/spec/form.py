@@ -244,7 +244,7 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the data trigger weighs against each other."""
+    """What new data and decay are weighed by."""
 
     error: Annotated[float, Meta(gt=0, description="Cost of a loss of 1, of the primary metric, in one answer.")] = 0.01
     training_cpu_hour: Annotated[float, Meta(ge=0, description="Cost of an hour of processor time.")] = 0.05
@@ -270,6 +270,10 @@ class Triggers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = ()
     drift: Annotated[bool, Meta(description="Inputs or calibration drifted.")] = True
     decay: Annotated[bool, Meta(description="The loss on matured labels grew.")] = True
+    weigh: Annotated[
+        bool,
+        Meta(description="Decay trains only where what it costs in 30 days is more than a training ([triggers.cost])."),
+    ] = True
     erasure: Annotated[bool, Meta(description="A subject was erased whose rows the champion learned from.")] = True
     monitors: Annotated[
         tuple[MonitorName, ...],

@@ -6,7 +6,8 @@ A fold has no other input than the events. Unknown kinds are passed over, so tha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 from orrery.timeline.event import Event
 from orrery.timeline.state import (
@@ -359,7 +360,21 @@ def _watched(state: ModelState, event: Event) -> None:
     lane.watched_until = parse_instant(event.data["until"])
     if event.version == lane.champion:  # a look that a promotion overtook says nothing of the new champion
         lane.monitors = event.data.get("state", "")
+        lane.alarms = {name: _longer(fact, event, name) for name, fact in lane.alarms.items()}
+        since = parse_instant(event.data.get("since") or event.data["until"])
+        days = (lane.watched_until - since) / timedelta(days=1)
+        lane.daily = event.data.get("rows", 0) / days if days > 0 else 0.0
     lane.metrics = event.data.get("metrics", {})
+
+
+def _longer(alarm: dict[str, Any], look: Event, monitor: str) -> dict[str, Any]:
+    """Return an alarm with the losses of one more look in its mean, where it is one of losses."""
+    seen = (look.data.get("monitors") or {}).get(monitor) or {}
+    if "excess" not in seen or "excess" not in alarm:
+        return alarm
+    losses = alarm["losses"] + seen["losses"]
+    excess = (alarm["excess"] * alarm["losses"] + seen["excess"] * seen["losses"]) / losses
+    return {**alarm, "excess": excess, "losses": losses}
 
 
 def _alarmed(state: ModelState, event: Event) -> None:

@@ -48,7 +48,8 @@ KINDS: dict[str, str] = {
     "out_version, rows, broken, logged, seconds.",
     # watch
     "watched": "A look at production. data: look, since, until, rows, labelled, metrics, monitors, state.",
-    "alarmed": "A monitor fired. data: monitor, statistic, promise, blame, look.",
+    "alarmed": "A monitor fired. data: monitor, statistic, promise, blame, look; where it looks at losses excess "
+    "(above what was promised, on average) and losses (how many).",
     "quieted": "A monitor's cause is gone. data: monitor.",
     # data
     "data_added": "A dataset has a new version. data: dataset, version, rows, quarantined, digest, note.",

@@ -192,6 +192,8 @@ class Lane(msgspec.Struct, kw_only=True):
     monitors: str = ""
     metrics: dict[str, Any] = {}
     alarms: dict[str, dict[str, Any]] = {}
+    daily: float = 0.0
+    """Answers of the champion in a day, at the rate of the last look."""
 
 
 class Issue(msgspec.Struct, kw_only=True):

@@ -11,6 +11,7 @@ import msgspec
 from orrery.spec import Spec
 from orrery.timeline.event import Draft
 from orrery.timeline.state import Commit, DataState, ModelState, Version
+from orrery.triggers.worth import Decayed
 from orrery.types import PRODUCTION, digest, format_instant, parse_duration
 from orrery.workers.action import Action, record
 
@@ -40,8 +41,12 @@ def due(model: ModelState, data: DataState, now: datetime) -> Iterator[Action]:
     policy = model.spec_of(champion.commit)
     for cause in _causes(model, champion, policy, now):
         held = _held_back(model, policy, cause, now)
+        worth = None if held else _weighed(model, champion, policy, cause)
+        if worth is not None and not worth.pays:
+            words = worth.sentence()
+            held = "worth", words[0].lower() + words[1:-1], now + parse_duration(policy.monitors.every)
         if held is None:
-            yield _trigger(model, model.commits[champion.commit], cause, data)
+            yield _trigger(model, model.commits[champion.commit], _with(cause, worth), data)
             return
         yield from _note(model, cause, *held)
     yield from _probes(model, champion, policy, data, now)
@@ -164,6 +169,36 @@ def _held_back(model: ModelState, policy: Spec, cause: Cause, now: datetime) -> 
         until = min(run.at for run in month) + MONTH
         return "budget", f"{spent:.2f} CPU hours in 30 days, budget {budget.cpu_hours_per_month:g}", until
     return None
+
+
+def _weighed(model: ModelState, champion: Version, policy: Spec, cause: Cause) -> Decayed | None:
+    """Return what a decay costs beside a training; None where it is not weighed, or not known.
+
+    It is asked anew after each look, with what the look brought: a decay that costs more and more is trained for then.
+    """
+    lane = model.lane(PRODUCTION)
+    alarm = next((one for one in lane.alarms.values() if one["seq"] == cause.evidence.get("alarm")), {})
+    if not policy.triggers.weigh or cause.reason != "decay" or "excess" not in alarm:
+        return None
+    cost = policy.triggers.cost
+    return Decayed(
+        metric=policy.rollout.primary,
+        excess=alarm["excess"],
+        losses=alarm["losses"],
+        daily=lane.daily,
+        error=cost.error,
+        hours=_cpu_hours(model, model.trained(champion).number),
+        hour=cost.training_cpu_hour,
+        currency=cost.currency,
+    )
+
+
+def _with(cause: Cause, worth: Decayed | None) -> Cause:
+    """Return a cause with the arithmetic that it was weighed by."""
+    if worth is None:
+        return cause
+    evidence = {**cause.evidence, "worth": msgspec.to_builtins(worth)}
+    return msgspec.structs.replace(cause, why=f"{cause.why} {worth.sentence()}", evidence=evidence)
 
 
 def _note(model: ModelState, cause: Cause, rule: str, words: str, until: datetime) -> Iterator[Action]:
