@@ -110,7 +110,7 @@ def model(name: str, environment: str, home: str | None) -> Served:
     if champion is None:
         raise NotFound(f"No version of {name} answers in {environment}.")
     address = orrery.settings.home / "address.json"
-    url = json.loads(address.read_text())["serving"] if address.exists() else orrery.settings.serving_url
+    url = json.loads(address.read_text())["inference"] if address.exists() else orrery.settings.serving_url
     key = home_key(orrery.settings.home) if orrery.settings.access == "required" else ""
     return Served(name, environment, champion, url, key)
 

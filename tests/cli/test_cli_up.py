@@ -12,10 +12,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psutil
 import pytest
 
+from orrery import reading
+from orrery.app import Orrery
+from orrery.cli import up
 from orrery.settings import SETTINGS, Settings
 
 
@@ -49,11 +53,11 @@ def ports() -> tuple[int, int]:
 
 @pytest.fixture
 def running(home: Settings, ports: tuple[int, int]) -> Iterator[Running]:
-    up = Running(home, "--port", str(ports[0]), "--serving-port", str(ports[1]))
-    yield up
-    if up.process.poll() is None:
-        up.process.terminate()
-        up.process.wait(30)
+    found = Running(home, "--port", str(ports[0]), "--serving-port", str(ports[1]))
+    yield found
+    if found.process.poll() is None:
+        found.process.terminate()
+        found.process.wait(30)
 
 
 def test_one_command_starts_all_and_stops_all(orrery, home: Settings, running: Running, ports: tuple[int, int]) -> None:
@@ -129,6 +133,14 @@ def test_replicas_answer_alone_with_what_was_assigned_last(orrery, home: Setting
         assert alone.process.wait(30) == 0
     _, alive = psutil.wait_procs(children, timeout=5)
     assert not alive
+
+
+def test_a_model_from_python_is_asked_where_up_says_that_it_answers(opened: Orrery, ports: tuple[int, int]) -> None:
+    home = opened.settings.home
+    assert reading.model("tides", "production", str(home)).address == opened.settings.serving_url
+    known = up._addresses(replace(opened.settings, serving_port=ports[1]))
+    up._write(home / "address.json", {**known, "port": ports[0], "serving_port": ports[1]})
+    assert reading.model("tides", "production", str(home)).address == f"http://127.0.0.1:{ports[1]}"
 
 
 def _page(port: int, path: str, body: bytes | None = None) -> str:

@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import re
+import shutil
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -104,6 +106,24 @@ def serving(orrery: Orrery) -> Iterator[None]:
     thread.join(10)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with one account, written once and copied for each test."""
+    folder = tmp_path_factory.mktemp("written")
+    orrery = Orrery.open(folder)
+    orrery.accounts.add("nora", links=["nora@example.org"], **BY)
+    orrery.accounts.give("nora", "administrator", **BY)
+    orrery.accounts.choose_password("nora", PASSWORD, **BY)
+    orrery.timeline.engine.dispose()
+    return folder
+
+
+@pytest.fixture
+def home(home: Settings, written: Path) -> Settings:
+    shutil.copytree(written, home.home, dirs_exist_ok=True)
+    return home
+
+
 @contextmanager
 def signing_in(home: Settings, more: dict[str, Any] | None = None, **settings: Any) -> Iterator[Signing]:
     provider = Provider(groups=["staff", "unknown"])
@@ -112,9 +132,6 @@ def signing_in(home: Settings, more: dict[str, Any] | None = None, **settings: A
     given = Oidc(provider.issuer, CLIENT, str(secret), groups=GROUPS)
     made = replace(home, access="required", port=free_port(), oidc=replace(given, **(more or {})), **settings)
     orrery = Orrery(made)
-    orrery.accounts.add("nora", links=["nora@example.org"], **BY)
-    orrery.accounts.give("nora", "administrator", **BY)
-    orrery.accounts.choose_password("nora", PASSWORD, **BY)
     signing = Signing(orrery, provider)
     with serving(orrery):
         yield signing
@@ -317,13 +334,13 @@ CLAIMS = {
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signing]:
+def shared(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signing]:
     """One for tests in which nobody gets in."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("ORRERY_HOME", "ORRERY_ACCESS"):
             patch.delenv(name, raising=False)
         home = tmp_path_factory.mktemp("shared") / "home"
-        home.mkdir()
+        shutil.copytree(written, home)
         with signing_in(load(home=home)) as made:
             yield made
 
@@ -421,7 +438,7 @@ def test_only_the_browser_that_began_can_end_it(signing: Signing, monkeypatch: p
     tried(mine, back.replace(code(back), code(foreign)), "does not take the code")  # PKCE: it is of another verifier
     name = f"orrery-{signing.orrery.settings.port}-oidc"
     whole = mine.cookies[name]
-    for wrong in (whole[:-1], f"{int(time.time())}.{whole.partition('.')[2]}", "....", "x" * 3000, ""):
+    for wrong in (whole[:-1], f"{int(whole.partition('.')[0]) + 1}.{whole.partition('.')[2]}", "....", "x" * 3000, ""):
         mine.cookies.clear()
         tried(mine, back, "has not begun") if not wrong else mine.cookies.set(name, wrong)
         tried(mine, back, "has not begun")
