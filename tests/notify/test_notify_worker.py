@@ -13,8 +13,10 @@ import pytest
 import uvicorn
 
 from notify.conftest import BY, MODEL, Receiver, Sink, asked
+from orrery.access.roles import Caller, Grant
 from orrery.actions.worker import Worker
 from orrery.app import Orrery
+from orrery.errors import NotAllowed
 from orrery.notify.courier import POLL, Courier
 from orrery.types import format_instant
 from orrery.web.server import create
@@ -90,6 +92,57 @@ def test_the_pages_say_how_it_goes_and_show_no_secret(
         text = page.text + web.get(f"/{MODEL}/channels", headers=headers["vic"]).text
         assert receiver.url in text and "s3cr3t" not in text and "whsec_" not in text
         assert web.get(f"/{MODEL}/channels", headers=headers["far"]).status_code == 404
+
+
+def test_an_operator_adds_a_webhook_on_the_page_and_sees_its_key_once(
+    orrery: Orrery, receiver: Receiver, address: str
+) -> None:
+    password = "the moons of Jupiter are four"
+    for name in ("olga", "vic"):
+        orrery.accounts.choose_password(name, password, **BY)
+    same = {"Origin": address, "Sec-Fetch-Site": "same-origin"}
+
+    def at(web: httpx.Client, order: str, **form: str) -> httpx.Response:
+        return web.post(f"/{MODEL}/channels/{order}", data={"why": "For the test.", **form}, headers=same)
+
+    with httpx.Client(base_url=address, trust_env=False, timeout=60) as web:
+        web.post("/-/sign-in", data={"name": "olga", "password": password}, headers=same)
+        csrf = re.search(r'name="csrf" value="([^"]+)"', web.get(f"/{MODEL}/channels").text)
+        assert csrf
+        said = {"csrf": csrf[1], "name": "ci", "url": "https://ci.example/x", "kinds": "promoted, retired"}
+        assert at(web, "hook", **{**said, "csrf": "x"}).status_code == 403
+        made = at(web, "hook", **said)
+        key = re.search(r"whsec_[A-Za-z0-9+/=]+", made.text)
+        assert made.status_code == 200 and key and made.headers["cache-control"] == "no-store"
+        (channel,) = orrery.channels.all(MODEL)
+        assert (channel.kinds, channel.by) == (("promoted", "retired"), "olga")
+        assert orrery.channels.opened(channel)[1] == key[0] not in web.get(f"/{MODEL}/channels").text
+        # what this machine reaches is not for an operator to reach: not by an address, not by asking
+        for order, form in (
+            ("hook", {"url": f"{receiver.url}/", "name": "x"}),
+            ("hook", {"url": f"https://127.0.0.1:{receiver.url.rpartition(':')[2]}/", "name": "within"}),
+            ("remote", {"url": "file:///etc"}),
+            ("remote", {"url": f"{receiver.url}/x.git"}),
+        ):
+            at(web, order, csrf=csrf[1], private="yes", **form)
+        assert at(web, "test", csrf=csrf[1], name="within").status_code == 403 and receiver.got == []
+        remote = at(web, "remote", csrf=csrf[1], url="https://git.example/a/tides.git", token="t0ken")
+        assert remote.status_code == 200 and orrery.remotes.opened(MODEL)[1] in remote.text
+        assert "t0ken" not in remote.text + web.get(f"/{MODEL}/channels").text
+        assert at(web, "leave", csrf=csrf[1]).status_code == 200 and orrery.remotes.find(MODEL) is None
+        assert at(web, "remove", csrf=csrf[1], name="ci").status_code == 200
+    with httpx.Client(base_url=address, trust_env=False, timeout=60) as web:
+        web.post("/-/sign-in", data={"name": "vic", "password": password}, headers=same)
+        page = web.get(f"/{MODEL}/channels").text
+        assert "<form" not in page and at(web, "hook", **said).status_code == 403
+    operator = orrery.acting(Caller("olga", (Grant("operator", MODEL),)))
+    for allow in (
+        lambda: operator.add_hook(MODEL, "x", receiver.url, private=True, why="x", actor="x"),
+        lambda: operator.add_channel(MODEL, "x", "json://localhost", private=True, why="x", actor="x"),
+        lambda: operator.set_remote(MODEL, receiver.url, private=True, why="x", actor="x"),
+    ):
+        with pytest.raises(NotAllowed, match="who owns this orrery"):
+            allow()
 
 
 def test_everybody_chooses_on_the_page_of_their_account(

@@ -30,7 +30,7 @@ from orrery.errors import NotAllowed, NotFound
 from orrery.settings import Settings
 from orrery.source.http import git_app
 from orrery.web.accountspage import OF_ACCOUNT
-from orrery.web.forms import OF_ISSUE, OF_MODEL, OF_VERSION
+from orrery.web.forms import OF_CHANNEL, OF_ISSUE, OF_MODEL, OF_VERSION
 from orrery.web.rules import rule_of
 from orrery.web.server import create
 
@@ -38,7 +38,12 @@ MODEL = "flight-delay"
 BY = {"by": "tom", "why": "For the test."}
 PASSWORD = "the moons of Jupiter are four"
 WHY = {"why": "Because the test says so."}
-OF_PART = {"/versions/": OF_VERSION, "/issues/": OF_ISSUE, "/accounts/": OF_ACCOUNT}
+OF_PART = {
+    "/versions/": OF_VERSION,
+    "/issues/": OF_ISSUE,
+    "/accounts/": OF_ACCOUNT,
+    "/channels/": OF_CHANNEL,
+}
 FILLED = {
     "platform": "github",
     "issue": "decay200",

@@ -38,6 +38,22 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast
 
 
+def only_owner(private: bool, owner: bool) -> None:
+    """Refuse that an address within this network is allowed by anybody but who owns this orrery.
+
+    Raises
+    ------
+    NotAllowed
+        If somebody else says so: who may operate a project need not reach what this machine reaches.
+    """
+    if private and not owner:
+        raise NotAllowed(
+            "Addresses within this network are allowed by who owns this orrery alone.",
+            safe="Nothing was changed.",
+            todo="Ask them to set it on the command line, with --private.",
+        )
+
+
 def resolved(host: str, port: int, *, private: bool = False) -> list[str]:
     """Return the addresses of a host, all of them allowed.
 

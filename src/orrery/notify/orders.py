@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orrery.access.guarded import Of, needs
-from orrery.access.outgoing import split
+from orrery.access.outgoing import only_owner, split
 from orrery.access.roles import Caller
 from orrery.errors import NotAllowed, NotUnderstood
 from orrery.notify import chat
@@ -43,6 +43,7 @@ class NotifyOrders:
     ) -> Channel:
         """Tell a chat the news of a project; ``about``: ``all`` or ``reviews``."""
         self.model(name)
+        only_owner(private, self.caller.owner)
         if about not in TOPICS:
             raise NotUnderstood(f"{about!r} is nothing that a chat is told.", todo=f"Use {' or '.join(TOPICS)}.")
         chat.check(url)
@@ -62,6 +63,7 @@ class NotifyOrders:
     ) -> tuple[Channel, str]:
         """Send the events of a project to a program; the second of what is returned is the key, shown once."""
         self.model(name)
+        only_owner(private, self.caller.owner)
         split(url, private=private)
         return self.channels.add(name, hook, "hook", url, kinds, private, actor, why)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orrery.access.guarded import Of, needs
+from orrery.access.outgoing import only_owner
 from orrery.access.roles import Caller
 from orrery.settings import Settings
 from orrery.source.git import MAIN
@@ -40,6 +41,7 @@ class RemoteOrders:
         private: bool = False,
     ) -> tuple[Remote, str]:
         """Say where a project comes from; the second of what is returned is the secret of its webhooks."""
+        only_owner(private, self.caller.owner)
         return self.remotes.set(
             name, url, by=actor, why=why, branch=branch, user=user, token=token, secret=secret, private=private
         )

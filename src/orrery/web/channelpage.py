@@ -9,6 +9,7 @@ from orrery.app import Orrery
 from orrery.notify.channels import Channel
 from orrery.notify.outbox import Outbox, Record
 from orrery.source.remote import Remote
+from orrery.timeline.kinds import KINDS
 from orrery.web.render import Page
 
 
@@ -32,7 +33,13 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelsPage(Page):
-    """Where the news of a project goes."""
+    """Where the news of a project goes, and its commits come from.
+
+    Parameters
+    ----------
+    hooks : address that platforms send webhooks to.
+    said, key : what became of an order, and the key that it made, which is shown this once.
+    """
 
     template = "channels.html"
     refreshes = False
@@ -44,9 +51,13 @@ class ChannelsPage(Page):
     remote: Remote | None
     fetched: Record
     fetched_at: datetime | None
+    hooks: str
+    kinds: list[str]
+    said: str
+    key: str
 
 
-def channels_page(orrery: Orrery, name: str) -> ChannelsPage:
+def channels_page(orrery: Orrery, name: str, said: str = "", key: str = "") -> ChannelsPage:
     """Return the page of the channels of one model."""
     orrery.model(name)
     records = Outbox(orrery.timeline)
@@ -59,6 +70,10 @@ def channels_page(orrery: Orrery, name: str) -> ChannelsPage:
         sends=orrery.settings.sends,
         mail=bool(orrery.settings.mail),
         remote=orrery.remotes.find(name),
+        hooks=f"{orrery.settings.public_url}/hooks/{name}",
+        kinds=sorted(KINDS),
+        said=said,
+        key=key,
         fetched=fetched,
         fetched_at=datetime.fromtimestamp(fetched.last, UTC) if fetched.last else None,
     )

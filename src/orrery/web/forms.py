@@ -7,7 +7,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, quote, urlencode
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
 from orrery.access.roles import OWNER
@@ -15,7 +15,9 @@ from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotFound, NotUnderstood
 from orrery.types import parse_share
 from orrery.web.asking import Here, actor_named
+from orrery.web.channelpage import channels_page
 from orrery.web.entrance import visitor
+from orrery.web.render import html
 
 router = APIRouter(include_in_schema=False)
 
@@ -100,6 +102,41 @@ def _number(form: Fields, name: str) -> int | None:
     return int(text) if text else None
 
 
+def _hook(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> tuple[str, str]:
+    name, kinds = form.get("name", ""), form.get("kinds", "").replace(",", " ").split() or ["*"]
+    _, key = orrery.add_hook(model, name, form.get("url", ""), kinds=kinds, why=why, actor=actor)
+    return f"{name} is sent events of {model}.", key
+
+
+def _chat(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> tuple[str, str]:
+    name, about = form.get("name", ""), form.get("about", "all")
+    orrery.add_channel(model, name, form.get("url", ""), about=about, why=why, actor=actor)
+    return f"{name} is told the news of {model}.", ""
+
+
+def _try(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> tuple[str, str]:
+    name = form.get("name", "")
+    return f"{name} was reached: {orrery.test_channel(model, name, actor=actor)}.", ""
+
+
+def _remove(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> tuple[str, str]:
+    orrery.remove_channel(model, form.get("name", ""), why=why, actor=actor)
+    return f"{form.get('name')} is told nothing any more.", ""
+
+
+def _remote(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> tuple[str, str]:
+    branch, user, token = form.get("branch") or "main", form.get("user", ""), form.get("token", "")
+    made, key = orrery.set_remote(
+        model, form.get("url", ""), why=why, actor=actor, branch=branch, user=user, token=token
+    )
+    return f"{model} comes from {made.branch} of {made.url}.", key
+
+
+def _leave(orrery: Orrery, model: str, why: str, actor: str, form: Fields) -> tuple[str, str]:
+    orrery.remove_remote(model, why=why, actor=actor)
+    return f"{model} is fetched from nowhere.", ""
+
+
 OF_VERSION: dict[str, Callable[[Orrery, str, int, str, str, Fields], None]] = {
     "approve": _approve,
     "reject": _reject,
@@ -114,6 +151,14 @@ OF_MODEL: dict[str, Callable[[Orrery, str, str, str, Fields], None]] = {
     "train": _train,
     "event": _event,
     "issue": _issue,
+}
+OF_CHANNEL: dict[str, Callable[[Orrery, str, str, str, Fields], tuple[str, str]]] = {
+    "hook": _hook,
+    "chat": _chat,
+    "test": _try,
+    "remove": _remove,
+    "remote": _remote,
+    "leave": _leave,
 }
 OF_ISSUE: dict[str, Callable[[Orrery, str, str, str, str, Fields], None]] = {
     "comment": _comment,
@@ -151,6 +196,20 @@ async def order_of_issue(request: Request, orrery: Here, model: str, issue: str,
     form, why, actor = await read(request)
     await run_in_threadpool(OF_ISSUE[order], orrery, model, issue, why, actor, form)
     return _back(f"/{model}/issues/{quote(issue, safe='')}", order)
+
+
+@router.post("/{model}/channels/{order}")
+async def order_of_channels(request: Request, orrery: Here, model: str, order: str) -> Response:
+    """Carry out what a form on the page of channels says; the page that answers shows a new key, this once."""
+    if order not in OF_CHANNEL:
+        raise NotFound(f"There is no order {order!r}.")
+    form, why, actor = await read(request)
+
+    def carry_out() -> str:
+        said, key = OF_CHANNEL[order](orrery, model, why, actor, form)
+        return html(channels_page(orrery, model, said, key))
+
+    return HTMLResponse(await run_in_threadpool(carry_out), headers={"cache-control": "no-store"})
 
 
 async def read(request: Request) -> tuple[Fields, str, str]:

@@ -97,6 +97,12 @@ _RULES = """
     POST    /{model}/versions/{number}/promote           release    project
     POST    /{model}/versions/{number}/retire            release    project
     POST    /{model}/versions/{number}/delete            delete     project
+    POST    /{model}/channels/hook                       operate    project
+    POST    /{model}/channels/chat                       operate    project
+    POST    /{model}/channels/test                       operate    project
+    POST    /{model}/channels/remove                     operate    project
+    POST    /{model}/channels/remote                     operate    project
+    POST    /{model}/channels/leave                      operate    project
     POST    /{model}/orders/rollback                     release    project
     POST    /{model}/orders/train                        train      project
     POST    /{model}/orders/event                        note       project
