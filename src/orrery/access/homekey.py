@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 FILE = "key"
@@ -21,6 +22,11 @@ _PASS = re.compile(r"orrery_r([a-z0-9][a-z0-9-]{0,62})\.(\d{1,12})\.([0-9a-f]{64
 
 def home_key(home: Path) -> str:
     """Return the key of a home folder, made if it is not there; only its owner can read the file."""
+    return home_keys(home)[0]
+
+
+def home_keys(home: Path) -> list[str]:
+    """Return the key of a home folder, and those that it replaces at this moment, which still open what they sealed."""
     path = home / FILE
     with contextlib.suppress(FileExistsError):
         fresh = path.with_suffix(f".{secrets.token_hex(4)}")
@@ -30,7 +36,17 @@ def home_key(home: Path) -> str:
             os.link(fresh, path)  # whole, or not at all, and never over another's
         finally:
             fresh.unlink()
-    return path.read_text().strip()
+    return path.read_text().split()
+
+
+def write_keys(home: Path, keys: Sequence[str]) -> None:
+    """Write the key file whole or not at all: the key first, then those that it replaces."""
+    fresh = (home / FILE).with_suffix(f".{secrets.token_hex(4)}")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write("\n".join(keys))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, home / FILE)
 
 
 def training_pass(key: str, project: str, seconds: float) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orrery.access.homekey import home_key
+from orrery.access.homekey import home_keys
 from orrery.errors import Damaged
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Vault:
         if not text:
             return ""
         nonce = os.urandom(_NONCE)
-        return base64.urlsafe_b64encode(nonce + self._cipher().encrypt(nonce, text.encode(), use.encode())).decode()
+        return base64.urlsafe_b64encode(nonce + self._ciphers()[0].encrypt(nonce, text.encode(), use.encode())).decode()
 
     def opened(self, sealed: str, use: str) -> str:
         """Return what was sealed for this use.
@@ -53,16 +54,17 @@ class Vault:
 
         if not sealed:
             return ""
-        try:
-            body = base64.urlsafe_b64decode(sealed)
-            return self._cipher().decrypt(body[:_NONCE], body[_NONCE:], use.encode()).decode()
-        except (InvalidTag, binascii.Error, ValueError):
-            raise Damaged(
-                f"The secret of {use} cannot be read with the key of this home.",
-                todo="Bring the file `key` of the home folder back, or set the secret anew.",
-            ) from None
+        for cipher in self._ciphers():
+            with contextlib.suppress(InvalidTag, binascii.Error, ValueError):
+                body = base64.urlsafe_b64decode(sealed)
+                return cipher.decrypt(body[:_NONCE], body[_NONCE:], use.encode()).decode()
+        raise Damaged(
+            f"The secret of {use} cannot be read with the key of this home.",
+            todo="Bring the file `key` of the home folder back, or set the secret anew.",
+        )
 
-    def _cipher(self) -> AESGCM:
+    def _ciphers(self) -> list[AESGCM]:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        return AESGCM(hmac.digest(home_key(self._home).encode(), b"orrery/vault", hashlib.sha256))
+        keys = home_keys(self._home)
+        return [AESGCM(hmac.digest(key.encode(), b"orrery/vault", hashlib.sha256)) for key in keys]

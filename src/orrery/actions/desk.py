@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from orrery.app import Orrery
-from orrery.build.environment import Environment, lock
+from orrery.build.environment import Environment, lock, moved
 from orrery.build.suite import PROGRAM as TESTS
 from orrery.errors import NotFound, ProjectFailed
 from orrery.pipeline.client import LossesProcess, ModelProcess
@@ -146,7 +146,7 @@ class Desk:
     def python_of(self, commit: Commit) -> str:
         """Return the interpreter that a commit was built with."""
         assert commit.built is not None
-        return str(commit.built["python"])
+        return moved(str(commit.built["python"]), self.settings.folder("environments"))
 
     def artifact(self, version: Version) -> Path:
         """Return the folder of a version's artifact.

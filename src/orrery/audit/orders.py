@@ -79,7 +79,7 @@ class AuditOrders:
         columns = (known.contract or {}).get("columns", {}) if known is not None else {}
         marked = sorted(name for name, rule in columns.items() if rule.get("personal"))
         if marked:
-            why = f"The {what} of {dataset} were read, which have personal columns."
+            why = f"Somebody read {dataset}, which has personal columns: {what}."
             self.reads.note(self._reader(actor), what, why, of=dataset, columns=marked)
 
     def note_read_of_log(self, name: str, actor: str = "") -> None:
@@ -87,7 +87,7 @@ class AuditOrders:
         policy = self.states.model(name).policy()
         marked = sorted(self.personal(policy)) if policy is not None else []
         if marked:
-            why = f"The predictions of {name} were read, which have personal columns."
+            why = f"Somebody read the predictions of {name}, which have personal columns."
             self.reads.note(self._reader(actor), "predictions", why, of=name, columns=marked, model=name)
 
     def note_read_of_chain(self, actor: str = "") -> None:

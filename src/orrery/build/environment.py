@@ -110,6 +110,19 @@ def lock(
     )
 
 
+def moved(python: str, folder: Path) -> str:
+    """Return where an interpreter is now: in the folder of this home, if the one that was written down is not there.
+
+    Parameters
+    ----------
+    python : ``.../environments/KEY/bin/python`` as an event has it; the home may have been brought back elsewhere.
+    folder : where environments are kept.
+    """
+    path = Path(python)
+    here = folder.joinpath(*path.parts[-3:])
+    return str(here) if not path.exists() and here.exists() else python
+
+
 def own_folders() -> list[Path]:
     """Return the folders that orrery's own packages are imported from."""
     found = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]

@@ -15,11 +15,13 @@ from orrery.cli import (
     access,
     anchor,
     audit,
+    backup,
     channel,
     data,
     demo,
     doctor,
     issue,
+    key,
     local,
     orders,
     privacy,
@@ -44,7 +46,7 @@ app = typer.Typer(
 )
 PARTS = (
     up, project, local, orders, issue, timeline, reading, data, score, privacy, access, secret, channel, remote, audit,
-    anchor, doctor, demo,
+    anchor, backup, key, doctor, demo,
 )  # fmt: skip
 for part in PARTS:
     part.register(app)

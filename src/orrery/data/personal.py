@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from orrery.data.pseudonyms import PREFIX, Pseudonyms, privacy_key, written
+from orrery.data.pseudonyms import PREFIX, Pseudonyms, privacy_key, wrapping_keys, written
 from orrery.data.rules import Rules
 from orrery.data.sealed import FILE, HIDDEN, Sealed
 from orrery.data.subject import Subject, Whose, subject_of
@@ -50,7 +50,8 @@ class Privacy:
     @property
     def sealed(self) -> Sealed:
         """What encrypts."""
-        return Sealed(self._settings.home / FILE, self.pseudonyms.wrapping)
+        first, *older = wrapping_keys(self._settings, self.pseudonyms)
+        return Sealed(self._settings.home / FILE, first, older)
 
     def named(self, rules: Rules, frame: pl.DataFrame) -> pl.DataFrame:
         """Return rows with pseudonyms in the columns that are marked so.

@@ -12,6 +12,7 @@ import hmac
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,49 @@ class Pseudonyms:
     def grave(self, pseudonym: str) -> str:
         """Return what says of an erased subject that it was erased; the pseudonym cannot be told from it."""
         return hmac.digest(self._graves, pseudonym.encode(), "sha256").hex()[:32]
+
+
+def wrapping_keys(settings: Settings, pseudonyms: Pseudonyms) -> list[bytes]:
+    """Return the keys that the keys of encrypted values may be encrypted with, the one in force first.
+
+    At first it comes from the privacy key itself. That one cannot be replaced: pseudonyms are made with it. Once the
+    other is, it is a line of a file beside it.
+    """
+    try:
+        lines = wrapping_file(settings).read_text().split()
+    except FileNotFoundError:
+        lines = []
+    return [*(_derived(line.encode(), "data keys") for line in lines), pseudonyms.wrapping]
+
+
+def wrapping_file(settings: Settings) -> Path:
+    """Return where the key is that replaced the first one for encrypting keys."""
+    path = Path(settings.privacy_key) if settings.privacy_key else settings.home / FILE
+    return path.with_name(f"{path.name}.wrapping")
+
+
+def write_wrapping(settings: Settings, lines: Sequence[str]) -> None:
+    """Write that file whole or not at all.
+
+    Raises
+    ------
+    NotAllowed
+        If it cannot be written.
+    """
+    path = wrapping_file(settings)
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write("\n".join(lines))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except OSError as error:
+        raise NotAllowed(
+            f"{path} cannot be written: {error.strerror}.",
+            safe="The key was not replaced.",
+            todo="Let orrery write there.",
+        ) from None
 
 
 def written(value: Any) -> str:

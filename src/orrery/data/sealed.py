@@ -35,11 +35,12 @@ class Sealed:
     ----------
     path : file of the keys.
     wrapping : 32 bytes that those are encrypted with.
+    older : what they may still be encrypted with, while that is replaced.
     """
 
-    def __init__(self, path: Path, wrapping: bytes) -> None:
+    def __init__(self, path: Path, wrapping: bytes, older: Sequence[bytes] = ()) -> None:
         self.path = path
-        self._wrapping = AESGCM(wrapping)
+        self._wrapping, self._older = AESGCM(wrapping), [AESGCM(one) for one in older]
 
     def seal(self, whose: Sequence[str], values: Sequence[Any]) -> list[str | None]:
         """Return each value encrypted with the key of whose it is; the keys are made where there are none."""
@@ -86,6 +87,18 @@ class Sealed:
             database.execute("VACUUM")  # writes the file anew, without what was deleted
         return known
 
+    def wrapped_anew(self) -> int:
+        """Encrypt all keys anew, in one step; return how many. What they sealed stays as it is."""
+        if not self.path.exists():
+            return 0
+        with self._open() as database:
+            rows = database.execute("SELECT whose, wrapped FROM keys").fetchall()
+            fresh = [(self._wrapped(name, self._unwrapped(name, wrapped)), name) for name, wrapped in rows]
+            database.executemany("UPDATE keys SET wrapped = ? WHERE whose = ?", fresh)
+        with contextlib.closing(sqlite3.connect(self.path, timeout=60)) as database:
+            database.execute("VACUUM")  # nothing that the old one opens stays in a free page
+        return len(rows)
+
     def _keys(self, whose: set[str], make: bool) -> dict[str, bytes]:
         if not make and not self.path.exists():
             return {}
@@ -100,19 +113,20 @@ class Sealed:
                     found[name] = self._unwrapped(name, row[0])
         return found
 
-    def _wrapped(self, name: str) -> bytes:
+    def _wrapped(self, name: str, key: bytes = b"") -> bytes:
         nonce = os.urandom(_NONCE)
-        return nonce + self._wrapping.encrypt(nonce, AESGCM.generate_key(256), name.encode())
+        return nonce + self._wrapping.encrypt(nonce, key or AESGCM.generate_key(256), name.encode())
 
     def _unwrapped(self, name: str, wrapped: bytes) -> bytes:
-        try:
-            return self._wrapping.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], name.encode())
-        except InvalidTag:
-            raise Damaged(
-                "The key file is not the one that the keys of personal data were encrypted with.",
-                safe="Nothing was changed.",
-                todo="Bring back the file that ORRERY_PRIVACY_KEY names, or privacy/key in the home folder.",
-            ) from None
+        for cipher in (self._wrapping, *self._older):
+            with contextlib.suppress(InvalidTag):
+                return cipher.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], name.encode())
+        raise Damaged(
+            "The key file is not the one that the keys of personal data were encrypted with.",
+            safe="Nothing was changed.",
+            todo="Bring back the file that ORRERY_PRIVACY_KEY names, or privacy/key in the home folder; where that key "
+            "was replaced, the file .wrapping beside it, too.",
+        )
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -107,6 +107,19 @@ class Channels:
             row = connection.execute(query).one()
         return self._vault.opened(row.url, channel.target), self._vault.opened(row.secret, channel.target)
 
+    def sealed_anew(self) -> int:
+        """Encrypt all addresses and keys with the key that the home has now; return how many channels there are."""
+        with self._timeline.writing() as connection:
+            rows = list(connection.execute(sa.select(tables.channels)))
+            for row in rows:
+                use = _channel(row).target
+                fresh = {
+                    name: self._vault.seal(self._vault.opened(getattr(row, name), use), use)
+                    for name in ("url", "secret")
+                }
+                connection.execute(sa.update(tables.channels).where(_is(row.project, row.name)).values(fresh))
+        return len(rows)
+
     def add(
         self, project: str, name: str, medium: Medium, url: str, kinds: Sequence[str], private: bool, by: str, why: str
     ) -> tuple[Channel, str]:

@@ -113,6 +113,20 @@ class Remotes:
         use = f"remote/{project}"
         return self._vault.opened(row.token, f"{use}/token"), self._vault.opened(row.secret, f"{use}/secret")
 
+    def sealed_anew(self) -> int:
+        """Encrypt all tokens and secrets with the key that the home has now; return how many remotes there are."""
+        found = self.all()
+        for one in found:
+            token, secret = self.opened(one.project)
+            use = f"remote/{one.project}"
+            fresh = {
+                "token": self._vault.seal(token, f"{use}/token"),
+                "secret": self._vault.seal(secret, f"{use}/secret"),
+            }
+            with self._timeline.writing() as connection:
+                connection.execute(sa.update(_remotes).where(_remotes.c.project == one.project).values(fresh))
+        return len(found)
+
     def set(
         self,
         project: str,

@@ -67,6 +67,11 @@ KINDS: dict[str, str] = {
     # audit
     "anchored": "The head of the chain was noted outside. data: target, seq, hash, at, stamps (authority -> its time "
     "stamp).",
+    "backed_up": "A copy of everything but the keys was made. data: seq, hash (of the newest event in it), files, "
+    "bytes, keys (whether they were copied, too, to another place).",
+    "restored": "This orrery was brought back from a copy. data: seq, hash, at (of the copy), keys.",
+    "key_replaced": "A key of the home was replaced by a new one. data: which (home, privacy), sealed (how many values "
+    "or keys were encrypted anew).",
     "read": "Somebody read what is personal, or took the whole chain away. data: what (rows, quarantine, profile, "
     "predictions, encrypted or chain), of (dataset or model), columns (names), more (how many alike "
     "were only counted).",

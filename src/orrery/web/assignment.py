@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from orrery.access.denials import STRANGER
 from orrery.app import Orrery
+from orrery.build.environment import moved
 from orrery.rollout import moves
 from orrery.rollout.shares import SHARING
 from orrery.serving.assignment import Assignment, Pass, Probation, Slot, certificate_mark
@@ -126,7 +127,7 @@ def _slot(orrery: Orrery, model: ModelState, lane: Lane, number: int, role: Role
         version=number,
         role=role,
         artifact=str(orrery.settings.home / artifact),
-        python=str(built["python"]),
+        python=moved(str(built["python"]), orrery.settings.home / "environments"),
         task=spec.model.task,
         broken=spec.serving.broken,  # type: ignore[arg-type]
         timeout=parse_duration(spec.serving.timeout).total_seconds(),
