@@ -26,9 +26,9 @@ def rotate(
 ) -> None:
     """Replace a key by a new one, and encrypt anew what it encrypted; orrery must not run meanwhile.
 
-    home: what orrery's own processes know each other by, and what addresses of channels and tokens of remotes are encrypted with. privacy:
-    what the keys of encrypted columns are encrypted with. Pseudonyms cannot be rotated: they are made with the privacy
-    key itself, and everybody would get another name.
+    home: what orrery's own processes know each other by, and what addresses of channels and tokens of remotes are
+    encrypted with. privacy: what the keys of encrypted columns are encrypted with. Pseudonyms cannot be rotated: they
+    are made with the privacy key itself, and everybody would get another name.
     """
     from orrery.audit.rotation import replace_home_key, replace_privacy_key
     from orrery.timeline.event import Draft
