@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Threads of small products of matrices wait busily for each other: several tests at once take turns at the cores instead.
 export OPENBLAS_NUM_THREADS ?= 1
-.PHONY: demo test test-all test-torch test-ray chaos soak conformance bench bench-serving bench-decisions lint proto docs clean
+.PHONY: demo test test-all test-torch test-ray chaos soak conformance bench bench-serving bench-decisions lint audit proto docs clean
 
 # What is installed is written down in stamp files, so that a second run begins at once.
 $(VENV)/.made:
@@ -29,11 +29,15 @@ $(VENV)/.bench: $(VENV)/.test
 demo: $(VENV)/.demo            ## play the main job: a year of flights goes round the loop
 	$(BIN)/orrery demo $(ARGS)
 
-lint: $(VENV)/.test            ## style, types and who may import whom
+lint: $(VENV)/.test            ## style, types, who may import whom, and what is dangerous
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --severity-level medium --recursive src 2>$(VENV)/.bandit || { cat $(VENV)/.bandit; exit 1; }
+
+audit: $(VENV)/.test           ## ask the advisory service about what is installed
+	$(BIN)/python .ci/audit.py
 
 test: lint                     ## the checks above and the tests that take minutes, not hours
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow and not chaos" $(ARGS)

@@ -142,6 +142,8 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
         caller = self.caller
         may = caller.may if of == "project" else caller.may_data
         if may(permission, name):
+            if of == "dataset" and permission == "read" and name not in self.states.data().datasets:
+                raise self._not_here(name, of)  # one that is kept from them is answered in the same words
             return
         there = name in (self.timeline.models() if of == "project" else self.states.data().datasets)
         where = f"in {name}" if there else "in what is not there" if name else "everywhere"

@@ -57,6 +57,8 @@ def test_who_shows_what_gets_what(server: Any) -> None:
     assert asked(server, "/v2/models", WHOLE).json() == {"models": ["m", "n"]}
     assert asked(server, "/models/n/predict", MINE).status_code == 200
     assert asked(server, "/v2/models", MINE).json() == {"models": ["n"]}
+    assert '"m"' in asked(server, "/metrics", WHOLE).text
+    assert asked(server, "/metrics", MINE).status_code == 404  # it names the models of all
     absent = asked(server, "/models/x/predict", WHOLE).json()["error"].replace("'x'", "'m'")
     for path in ("/models/m/predict", "/env/production/models/m/predict"):
         answer = asked(server, path, MINE)

@@ -38,10 +38,8 @@ def run_project(
     out.mkdir(parents=True)
     datasets: dict[str, dict[str, str]] = {}
     for argument, name in spec.data.items():
-        if team := desk.orrery.team_apart(model.name, name):
-            raise ProjectFailed(
-                f"The dataset {name} is the team {team}'s, and {model.name} is not one of its projects."
-            )
+        if desk.orrery.team_apart(model.name, name):
+            raise ProjectFailed(f"There is no dataset {name} that {model.name} may learn from.")
         version = desk.orrery.lake.version(name, run.data[name])
         datasets[argument] = {
             "path": str(_exported(desk, name, version.version, version.key)),

@@ -177,13 +177,13 @@ class Cache:
                         continue  # another process pruned it
 
     def _write(self, path: str, content: bytes) -> None:
-        temporary = f"{self.folder}/tmp/{os.getpid()}-{next(_numbers)}-{time.time_ns()}"
+        temporary = f"{self.folder}/tmp/{os.getpid()}-{next(_numbers)}-{time.time_ns()}"  # nosec B108 - in our folder
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
             handle = os.open(temporary, flags, 0o600)
         except FileNotFoundError:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.makedirs(f"{self.folder}/tmp", exist_ok=True)
+            os.makedirs(f"{self.folder}/tmp", exist_ok=True)  # nosec B108 - in our folder
             handle = os.open(temporary, flags, 0o600)
         try:
             with open(handle, "wb", buffering=0) as file:

@@ -166,11 +166,12 @@ def set_alias(connection: sa.Connection, model: str, alias: str, version: int | 
     if not sa.inspect(connection).has_table(_ALIASES):
         return
     named = {"model": model, "alias": alias}
-    connection.execute(sa.text(f"DELETE FROM {_ALIASES} WHERE {_HERE} AND alias = :alias"), named)
+    connection.execute(sa.text(f"DELETE FROM {_ALIASES} WHERE {_HERE} AND alias = :alias"), named)  # nosec B608 - constants
     if version is not None:
         connection.execute(
             sa.text(
-                f"INSERT INTO {_ALIASES} (workspace, name, alias, version) SELECT workspace, name, :alias, version"
+                f"INSERT INTO {_ALIASES} (workspace, name, alias, version)"  # nosec B608 - constants
+                " SELECT workspace, name, :alias, version"
                 f" FROM model_versions WHERE {_HERE} AND version = :version AND current_stage <> 'Deleted_Internal'"
             ),
             {**named, "version": version},
@@ -181,7 +182,7 @@ def pointers_at(connection: sa.Connection, model: str, version: int | str) -> se
     """Return the aliases that point at a version."""
     if not sa.inspect(connection).has_table(_ALIASES):
         return set()
-    query = sa.text(f"SELECT alias FROM {_ALIASES} WHERE {_HERE} AND version = :version")
+    query = sa.text(f"SELECT alias FROM {_ALIASES} WHERE {_HERE} AND version = :version")  # nosec B608 - constants
     return {row.alias for row in connection.execute(query, {"model": model, "version": int(version)})}
 
 
@@ -227,10 +228,11 @@ def mark_deleted(connection: sa.Connection, model: str, version: int) -> None:
     if not sa.inspect(connection).has_table(_ALIASES):
         return
     named = {"model": model, "version": version}
-    connection.execute(sa.text(f"DELETE FROM {_ALIASES} WHERE {_HERE} AND version = :version"), named)
+    connection.execute(sa.text(f"DELETE FROM {_ALIASES} WHERE {_HERE} AND version = :version"), named)  # nosec B608 - constants
     connection.execute(
         sa.text(
-            "UPDATE model_versions SET current_stage = 'Deleted_Internal', source = 'REDACTED-SOURCE-PATH',"
+            "UPDATE model_versions SET current_stage = 'Deleted_Internal',"  # nosec B608 - constants
+            " source = 'REDACTED-SOURCE-PATH',"
             f" storage_location = NULL WHERE {_HERE} AND version = :version"
         ),
         named,

@@ -163,7 +163,7 @@ class Server:
                 exchange.answer(200, [("content-type", "text/plain")], service.version.encode())
             case ["openapi.json"]:
                 _json(exchange, 200, openapi.document(service.version))
-            case ["metrics"]:
+            case ["metrics"] if guest.models is None:  # it names all models
                 exchange.answer(200, [("content-type", "text/plain; version=0.0.4")], self._metrics().encode())
             case ["v2", "models", _, "ready"] | ["v2", "models", _, "versions", _, "ready"]:
                 route = self._find(environment, parts, guest)
