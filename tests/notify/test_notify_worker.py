@@ -29,6 +29,10 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def sending() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name == "courier" and one.is_alive()]
+
+
 def test_a_worker_sends_what_is_new_and_a_replay_does_not(orrery: Orrery, courier: Courier, sink: Sink) -> None:
     asked(orrery, "quality")
     workers = [Worker(orrery, name) for name in ("w", "v")]
@@ -45,6 +49,7 @@ def test_a_worker_sends_what_is_new_and_a_replay_does_not(orrery: Orrery, courie
             one.join(60)
     assert sink.to().count("mara") == 1
 
+    until(lambda: not sending())
     (orrery.settings.home / "clock").write_text(format_instant(orrery.clock.now()))
     replayed = Orrery(replace(orrery.settings, replay=True))
     orrery.open_issue(MODEL, "Late", why="x", actor="pia", owner="vic")
@@ -53,7 +58,7 @@ def test_a_worker_sends_what_is_new_and_a_replay_does_not(orrery: Orrery, courie
     thread.start()
     try:
         until(lambda: worker._read == orrery.timeline.head()[0])
-        assert not [one for one in threading.enumerate() if one.name == "courier" and one.is_alive()]
+        assert not sending()
     finally:
         worker.stop()
         thread.join(60)

@@ -79,8 +79,9 @@ class Worker:
         """Work until told to stop."""
         self.leases.release_all(self.name)
         self.catch_up()
+        sending = None
         if self.orrery.settings.sends:
-            courier.beside(self.orrery, self.leases, self.name, self._stopping)
+            sending = courier.beside(self.orrery, self.leases, self.name, self._stopping)
         pause = BUSY_POLL
         while not self._stopping.is_set():
             mark = self._mark()
@@ -91,6 +92,8 @@ class Worker:
             self._upkeep()
             pause = min(pause * 1.5, BUSY_POLL if self.orrery.settings.replay else QUIET_POLL)
             self._stopping.wait(pause)
+        if sending is not None:
+            sending.join(5.0)  # what takes longer is sent again
 
     def _upkeep(self) -> None:
         """Between actions, and one worker at a time: bring predictions to the log, and keep the lake in few files."""
