@@ -156,6 +156,7 @@ def test_a_link_works_once(accounts: Accounts, timeline: Timeline) -> None:
     old, _ = keys.link("mara", **BY)
     new, _ = keys.link("mara", **BY)
     assert keys.use(old) is None
+    assert keys.check(new, "link", datetime.now(UTC) + timedelta(hours=25)) is None
     assert keys.use(new) is not None and keys.use(new) is None
 
 
