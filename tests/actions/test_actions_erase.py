@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -115,7 +116,7 @@ def clinic(orrery: Orrery) -> Orrery:
 def test_what_is_hers_goes_and_all_else_stays(clinic: Orrery) -> None:
     desk, lake = Desk(clinic, again=False), clinic.lake
     others = lake.read("visits", 3).polars().filter(pl.col("patient") != clinic.privacy.pseudonyms.of("Mara Lindqvist"))
-    found = preview(desk, "Mara Lindqvist")
+    found = preview(desk, "Mara Lindqvist", **WHY)
     told = {(one.folder, one.name): (one.rows, one.mentions, one.first) for one in found.tables}
     assert told[("datasets", "visits")] == (6, 7, 2) and told[("labels", "toy")][0] == 4
     assert found.versions == {"toy": [2, 3]}
@@ -181,7 +182,7 @@ def test_the_timeline_does_not_say_who(clinic: Orrery) -> None:
         "erasure_asked",
         "erased",
     ]
-    for act in (erase, find):
+    for act in (erase, find, preview):
         with pytest.raises(NotUnderstood, match="names the subject"):
             act(desk, "Mara Lindqvist", actor="ann", why="mara lindqvist asked")
 
@@ -192,7 +193,7 @@ def test_who_is_not_there_is_not_erased(clinic: Orrery) -> None:
         erase(desk, "Mara Lindqvisst", **WHY)
     assert clinic.states.data().erased == {}
     clinic.add_data("unmarked", pl.DataFrame({"patient": ["Mara Lindqvist"]}), **WHY)
-    assert preview(desk, "Mara Lindqvist").blind == ["unmarked"]
+    assert preview(desk, "Mara Lindqvist", **WHY).blind == ["unmarked"]
     left = erase(desk, "Mara Lindqvist", **WHY)  # what is in the clear where nobody marked it is said, not hidden
     assert {trace.path.split("/")[2] for trace in left.traces} == {"unmarked"}
     assert not clinic.states.data().asked[clinic.privacy.grave("Mara Lindqvist")].clean
@@ -202,14 +203,14 @@ def test_only_who_may_finds_or_erases(clinic: Orrery) -> None:
     for role, may in (("administrator", True), ("compliance", True), ("operator", False), ("scientist", False)):
         desk = Desk(clinic.acting(Caller("x", (Grant(role),))), again=False)
         if may:
-            preview(desk, "p3")
+            preview(desk, "p3", **WHY)
             continue
         for act in (erase, find):
             with pytest.raises(NotAllowed, match="may not privacy"):
                 act(desk, "p3", **WHY)
     inside = Desk(clinic.acting(Caller("x", (Grant("compliance", "toy"),))), again=False)
     with pytest.raises(NotAllowed):
-        preview(inside, "p3")  # what is kept of a person is everybody's
+        preview(inside, "p3", **WHY)  # what is kept of a person is everybody's
 
 
 def test_a_subject_in_the_clear_is_found_by_its_column_alone(orrery: Orrery) -> None:
@@ -311,6 +312,32 @@ def test_it_waits_for_what_is_under_way(clinic: Orrery) -> None:
         erase(Desk(clinic, again=False), "Mara Lindqvist", **WHY, patience=0.5)
     leases.release("train:toy:r9", "worker-1")
     assert erase(Desk(clinic, again=False), "Mara Lindqvist", **WHY, patience=0.5).traces == []
+
+
+def test_what_a_training_under_way_leaves_is_cleaned_when_it_has_ended(clinic: Orrery) -> None:
+    """It had read her rows, and writes them where they were taken out before."""
+    desk, leases = Desk(clinic, again=False), Leases(clinic.timeline.engine)
+    frame = clinic.lake.read("visits", 3).polars()
+    folder, cache = desk.evidence("toy", "r3"), clinic.settings.folder("cache")
+    assert leases.take(["train:toy:r3"], "worker-1")
+
+    def end() -> None:
+        while clinic.lake.version("visits").erased == 0:
+            time.sleep(0.05)
+        folder.mkdir(parents=True)
+        frame.write_parquet(folder / "holdout.parquet")
+        for name in ("datasets", "records"):
+            (cache / name).mkdir(exist_ok=True)
+        frame.write_parquet(cache / "datasets" / "before.parquet")
+        (cache / "records" / "late").write_text("features of hers, without her name")
+        leases.release("train:toy:r3", "worker-1")
+
+    with ThreadPoolExecutor(1) as thread:
+        training = thread.submit(end)
+        found = erase(desk, "Mara Lindqvist", **WHY, patience=60)
+        training.result()
+    assert found.traces == [] and pl.read_parquet(folder / "holdout.parquet").height == 63
+    assert not (cache / "datasets" / "before.parquet").exists() and not (cache / "records" / "late").exists()
 
 
 def test_a_version_that_holds_her_itself_is_deleted_unless_it_answers(clinic: Orrery) -> None:

@@ -72,17 +72,12 @@ class Found:
 
 def find(desk: Desk, value: str, *, actor: str, why: str) -> Found:
     """Find what is kept of a subject; that somebody looked is written down, but not for whom."""
-    desk.orrery.allow("privacy", "")
-    found = _look(desk, value)
-    data = {"grave": found.subject.grave, "rows": found.rows, "files": sum(found.files.values())}
-    desk.orrery.append([Draft(kind="subject_searched", actor=actor, why=_speechless(found.subject, why), data=data)])
-    return found
+    return _told(desk, value, actor, why, files=True)
 
 
-def preview(desk: Desk, value: str) -> Found:
-    """Say what an erasure would erase; nothing is changed, and no file but the tables is looked at."""
-    desk.orrery.allow("privacy", "")
-    return _look(desk, value, files=False)
+def preview(desk: Desk, value: str, *, actor: str, why: str) -> Found:
+    """Say what an erasure would erase, from the tables alone; that somebody looked is written down, too."""
+    return _told(desk, value, actor, why, files=False)
 
 
 def erase(
@@ -152,7 +147,16 @@ def erase(
     return found
 
 
-def _look(desk: Desk, value: str, *, files: bool = True) -> Found:
+def _told(desk: Desk, value: str, actor: str, why: str, *, files: bool) -> Found:
+    desk.orrery.allow("privacy", "")
+    _speechless(desk.orrery.privacy.subject(value), why)
+    found = _look(desk, value, files=files)
+    data = {"grave": found.subject.grave, "rows": found.rows, "files": sum(found.files.values())}
+    desk.orrery.append([Draft(kind="subject_searched", actor=actor, why=why, data=data)])
+    return found
+
+
+def _look(desk: Desk, value: str, *, files: bool) -> Found:
     orrery = desk.orrery
     searched = Searched.of(orrery.lake, orrery.timeline, orrery.states)
     subject = orrery.privacy.subject(value, _columns(searched))

@@ -73,7 +73,7 @@ def erase(
     from orrery.actions.desk import Desk
 
     desk, who = Desk(here.orrery(), again=False), _read(subject)
-    planned = erasing.preview(desk, who)
+    planned = erasing.preview(desk, who, actor=here.actor, why=why)
     if not here.as_json or dry_run:
         show.as_json(erasing.facts(planned)) if here.as_json else _said(planned)
     if dry_run:
