@@ -111,6 +111,15 @@ def test_the_table_holds_what_was_measured(played: Played) -> None:
         assert f"{ours['brier']:.4f}" in "\n".join(played.said)
 
 
+def test_who_pushed_it_could_not_approve_it(played: Played) -> None:
+    """The rule of four eyes at work: ann is refused and told why, mara is not."""
+    timeline = played.orrery().timeline
+    (denied,) = timeline.read("flight-delay", kinds=("denied",))
+    assert denied.actor == "ann" and "four eyes" in denied.why
+    approvals = [event for event in timeline.read("flight-delay", kinds=("approved",)) if event.version == 1]
+    assert [event.actor for event in approvals] == ["mara"] and approvals[0].seq > denied.seq
+
+
 def test_the_injected_incident_was_set_aside_and_the_timeline_says_so(played: Played) -> None:
     celsius = {date(2013, 6, day) for day in range(CELSIUS[0].day, CELSIUS[1].day + 1)}
     injected = ["Injected incident: a weather feed gives Celsius for ten days."]
