@@ -6,6 +6,7 @@ import gzip
 import pickle
 import sqlite3
 import subprocess
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -117,3 +118,14 @@ def test_what_cannot_be_read_is_no_proof(tmp_path: Path) -> None:
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and nothing more")
     (trace,) = Search(tmp_path, Needles(MARA))
     assert trace.path == "torn.parquet" and trace.why
+
+
+def test_what_is_being_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"PAR1 and nothing more")
+    writer = threading.Timer(0.2, lambda: pl.DataFrame({"a": [MARA, OTHER]}).write_parquet(path))
+    writer.start()
+    assert [trace.why for trace in Search(tmp_path, Needles(MARA))] == [""]
+    writer.join()
+    (tmp_path / "empty").touch()
+    assert list(Search(tmp_path, Needles(PREFIX + "0" * 32))) == []

@@ -13,6 +13,7 @@ import mmap
 import os
 import sqlite3
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -29,6 +30,8 @@ PIECE = 1 << 22
 SHORT = 6
 """Values in the clear that are shorter than this are only looked for as whole cells of the columns that may hold them:
 as bytes they are everywhere."""
+ATTEMPTS, AGAIN = 3, 0.3
+"""How often a file is read that cannot be, and seconds between: an orrery that runs writes meanwhile."""
 STATED = 32
 """Characters of a text that statistics of files keep."""
 
@@ -117,18 +120,29 @@ class Search:
 
     def _file(self, path: Path) -> Iterator[Trace]:
         place = path.relative_to(self.root).as_posix()
-        try:
-            size = path.stat().st_size
-            self.files, self.size = self.files + 1, self.size + size
-            named = any(text in place for text in self.needles.texts)
-            if named or (size and (self._as_it_is(path) or holds(path, self.needles))):
-                yield Trace(place)
-        except FileNotFoundError:
-            return  # it went away while we looked: whatever writes in its place is another file
-        except Exception as error:  # what cannot be read may hold anything: this is no proof of anything
-            yield Trace(place, f"{type(error).__name__}: {error}"[:200])
+        self.files += 1
+        if any(text in place for text in self.needles.texts):
+            yield Trace(place)
+            return
+        for attempt in range(ATTEMPTS):
+            try:
+                if self._as_it_is(path) or holds(path, self.needles):
+                    yield Trace(place)
+            except FileNotFoundError:
+                pass  # it went away while we looked: whatever writes in its place is another file
+            except Exception as error:
+                if attempt < ATTEMPTS - 1:
+                    time.sleep(AGAIN)  # somebody may be writing it
+                    continue
+                # What cannot be read may hold anything: this is no proof of anything.
+                yield Trace(place, f"{type(error).__name__}: {error}"[:200])
+            return
 
     def _as_it_is(self, path: Path) -> bool:
+        size = path.stat().st_size
+        self.size += size
+        if not size:
+            return False
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return self.needles.within(data)
 
