@@ -309,3 +309,35 @@ def test_what_an_anchor_is_in_the_log_never_breaks_a_check() -> None:
     (fault,) = verify(events).faults
     assert "cannot be read" in fault
     assert json.loads(anchor().to_line())["seq"] == 7
+
+
+def test_a_worker_process_anchors_by_itself_while_events_come(home: Settings, tmp_path: Path) -> None:
+    import os
+    import sys
+    import time
+
+    from orrery.settings import SETTINGS
+
+    orrery, place_ = Orrery(home), str(tmp_path / "outside")
+    orrery.timeline.append([note("first")])
+    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    env = {**clean, "ORRERY_HOME": str(home.home), "ORRERY_ANCHORS": place_, "ORRERY_ANCHOR_EVERY": "1s"}
+    with (tmp_path / "log").open("wb") as log:
+        worker = subprocess.Popen([sys.executable, "-m", "orrery.actions", "worker-1"], env=env, stdout=log, stderr=log)
+    try:
+
+        def anchored(seq: int) -> None:
+            until = time.monotonic() + 120
+            while not (tmp_path / "outside").is_dir() or max(one.seq for one in gathered([place_])) < seq:
+                assert worker.poll() is None and time.monotonic() < until, (tmp_path / "log").read_text()
+                time.sleep(0.2)
+
+        anchored(1)
+        (event,) = orrery.timeline.append([note("second")])
+        anchored(event.seq)
+    finally:
+        worker.terminate()
+        worker.wait(60)
+    noted = gathered([place_])
+    assert verify(chain(orrery), anchors=noted, sources=[place_]).holds
+    assert not verify(rewritten(chain(orrery), 0), anchors=noted).holds

@@ -208,3 +208,29 @@ def test_opening_what_is_encrypted_is_written_down(ward: Orrery) -> None:
     opened = ward.privacy.opened(rules, stored, "ward")
     assert sorted(opened["note"].to_list()) == ["x", "y"]
     assert reads(ward) == [("mara", "encrypted", "ward", ["note", "patient"])]
+
+
+def test_predictions_with_personal_columns_and_rows_set_aside_are_reads_too(
+    opened: Orrery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import subprocess
+    import sys
+
+    from orrery import predictions
+
+    monkeypatch.setenv("ORRERY_ACTOR", "jo")
+    home = str(opened.settings.home)
+    predictions("tides", home=home)
+    assert reads(opened) == []  # nothing is marked yet
+    columns = {"gauge": {"type": "string", "personal": "pseudonymised"}}
+    opened.change_contract("tides", Contract.from_dict({"columns": columns}), why="Declared.", actor="root")
+    predictions("tides", home=home)
+    (event,) = opened.timeline.read("tides", kinds=["read"])
+    assert (event.actor, event.data["what"], event.data["columns"]) == ("jo", "predictions", ["gauge"])
+    import polars as pl
+
+    opened.add_data("tides", pl.DataFrame({"gauge": ["a", "b"]}), why="First.", actor="root")
+    words = [sys.executable, "-m", "orrery.cli.main", "data", "show", "tides", "--home", home]
+    subprocess.run(words, env={**os.environ}, check=True, capture_output=True)
+    assert ("jo", "profile", "tides", ["gauge"]) in reads(opened)
