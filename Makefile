@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Threads of small products of matrices wait busily for each other: several tests at once take turns at the cores instead.
 export OPENBLAS_NUM_THREADS ?= 1
-.PHONY: demo test test-all test-torch test-ray chaos soak conformance bench bench-serving bench-decisions lint audit proto docs clean
+.PHONY: demo test test-all test-torch test-ray chaos soak conformance bench bench-serving bench-decisions lint audit fuzz proto docs clean
 
 # What is installed is written down in stamp files, so that a second run begins at once.
 $(VENV)/.made:
@@ -35,6 +35,9 @@ lint: $(VENV)/.test            ## style, types, who may import whom, and what is
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(BIN)/bandit --quiet --severity-level medium --recursive src 2>$(VENV)/.bandit || { cat $(VENV)/.bandit; exit 1; }
+
+fuzz: $(VENV)/.test            ## requests that nobody would think of, to the API as each role and to git: the large size
+	FUZZ=large $(BIN)/pytest --timeout 7200 tests/web/test_web_fuzz.py tests/source/test_source_fuzz.py $(ARGS)
 
 audit: $(VENV)/.test           ## ask the advisory service about what is installed
 	$(BIN)/python .ci/audit.py

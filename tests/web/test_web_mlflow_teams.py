@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import pickle
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -550,6 +551,52 @@ def test_a_training_tracks_in_its_own_project(served: Served, made: dict[str, st
         client.get_run(made["run"])
     with pytest.raises(MlflowException, match="may not track"):
         client.create_run(made["experiment"])
+
+
+class Evil:
+    """Runs when it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.canary),)
+
+
+def test_a_model_with_code_in_it_is_kept_and_never_run_here(served: Served, be: As, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    content = pickle.dumps(Evil(canary))
+    pickle.loads(content)
+    assert canary.is_dir()  # the control: it does run where it is unpickled
+    canary.rmdir()
+    client = be("bob")
+    experiment = client.create_experiment("tides/evil")
+    model = client.create_logged_model(experiment, name="evil")
+    (tmp_path / "m" / "code").mkdir(parents=True)
+    for name in ("model.pkl", "python_model.pkl", "data.pkl"):
+        (tmp_path / "m" / name).write_bytes(content)
+    code = f"import os; os.mkdir({str(canary)!r})"
+    (tmp_path / "m" / "code" / "loader.py").write_text(code)
+    flavours = {"python_function": {"loader_module": "loader", "code": "code", "model_path": "model.pkl"}}
+    flavours["sklearn"] = {"pickled_model": "model.pkl", "serialization_format": "pickle"}
+    (tmp_path / "m" / "MLmodel").write_text(json.dumps({"flavors": flavours, "mlflow_version": "3.17.2"}))
+    client.log_model_artifacts(model.model_id, str(tmp_path / "m"))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.create_registered_model("tides.evil")
+    version = client.create_model_version("tides.evil", f"models:/{model.model_id}", model_id=model.model_id)
+    yaml = f"!!python/object/apply:os.mkdir [{str(canary)!r}]"
+    with served.client("bob") as bob:
+        where = f"api/2.0/mlflow-artifacts/artifacts/{experiment}/models/{model.model_id}/artifacts/MLmodel"
+        assert bob.put(where, content=yaml.encode()).status_code == 200
+        again = {"name": "tides.evil", "source": f"models:/{model.model_id}", "model_id": model.model_id}
+        bob.post("api/2.0/mlflow/model-versions/create", json=again)  # the server reads the file MLmodel
+        asked = {"name": "tides.evil", "version": version.version, "path": "model.pkl"}
+        assert bob.get("model-versions/get-artifact", params=asked).content == content
+        for path in ("model-versions/get", "model-versions/get-download-uri"):
+            assert bob.get(f"api/2.0/mlflow/{path}", params=asked).status_code == 200
+        listed = bob.get(f"api/2.0/mlflow/logged-models/{model.model_id}/artifacts/directories")
+        assert "model.pkl" in listed.text
+    assert not canary.exists()
 
 
 def test_each_table_of_mlflow_belongs_somewhere_or_to_nobody() -> None:
