@@ -80,6 +80,8 @@ SETTINGS: dict[str, str] = {
     "ORRERY_MAIL_PASSWORD": "File with the password of that user.",
     "ORRERY_NOTIFY": "Whether messages and webhooks are sent, and those that come in followed: yes (default), no, or "
     "replay: also where time is read from a file.",
+    "ORRERY_WALLS": "Walls around the code of projects: auto (default; where the kernel allows them, and versions say "
+    "where not), required (else it does not run) or off.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
 }
 
@@ -140,6 +142,7 @@ class Settings:
     oidc : the provider of identities.
     mail, mail_password : where mail is sent, and the file with the password; empty for no mail.
     notify : whether messages and webhooks are sent.
+    walls : whether the code of projects runs within walls.
     """
 
     home: Path
@@ -180,6 +183,8 @@ class Settings:
     def sends(self) -> bool:
         """Whether anything is sent: in a replay only where that is asked for."""
         return self.notify == "replay" or (self.notify == "yes" and not self.replay)
+
+    walls: Literal["auto", "required", "off"] = "auto"
 
     @property
     def control_url(self) -> str:
@@ -244,6 +249,7 @@ class Settings:
             "ORRERY_MAIL": self.mail,
             "ORRERY_MAIL_PASSWORD": self.mail_password,
             "ORRERY_NOTIFY": self.notify,
+            "ORRERY_WALLS": self.walls,
         }
 
 
@@ -299,6 +305,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "mail": given.get("ORRERY_MAIL", ""),
         "mail_password": _path(given.get("ORRERY_MAIL_PASSWORD", "")),
         "notify": _choice("ORRERY_NOTIFY", "yes", "no", "replay"),
+        "walls": _choice("ORRERY_WALLS", "auto", "required", "off"),
     }
     values.update({name: value for name, value in overrides.items() if value is not None})
     made = Settings(home=root, **values)  # type: ignore[arg-type]

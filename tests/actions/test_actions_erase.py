@@ -236,11 +236,14 @@ def test_what_trainings_and_versions_keep_loses_her_rows(clinic: Orrery) -> None
     (folder / "log.txt").write_text(f"row of {mara}, and p3")
     (home / "cache" / "records").mkdir(parents=True)
     (home / "cache" / "records" / "key").write_text("features of hers, without her name")
+    of_toy = home / "cache" / "steps" / "toy" / "values"
+    of_toy.mkdir(parents=True)
+    (of_toy / "key").write_text("features of hers, without her name")
     erase(desk, "Mara Lindqvist", **WHY)
     held = pl.read_parquet(folder / "holdout.parquet")
     assert held.height == 63 and np.load(folder / "probe_output.npy").tolist() == held["x"].to_list()
     assert (folder / "log.txt").read_text() == f"row of {'*' * 32}{mara[32:]}, and p3"
-    assert list((home / "cache" / "records").iterdir()) == []
+    assert list((home / "cache" / "records").iterdir()) == list(of_toy.iterdir()) == []
 
 
 def test_what_is_kept_of_columns_forgets_categories_and_extremes_that_were_hers_alone() -> None:

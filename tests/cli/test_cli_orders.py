@@ -70,7 +70,7 @@ def test_status_without_a_running_orrery(orrery, opened: Orrery) -> None:
 def test_the_doctor_looks_at_everything(orrery, opened: Orrery) -> None:
     ran = orrery("doctor", "--json")
     names = {line["name"] for line in ran.lines()}
-    assert names >= {"python", "git", "uv", "home", "disk", "port", "serving", "database", "chain", "clock"}
+    assert names >= {"python", "git", "uv", "home", "disk", "walls", "port", "serving", "database", "chain", "clock"}
     assert ran.code == 0, ran.out
     (opened.settings.home / "orrery.db").write_bytes(b"this is no database" * 100)
     for name in ("orrery.db-wal", "orrery.db-shm"):

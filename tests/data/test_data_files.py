@@ -127,3 +127,37 @@ def test_an_address_is_fetched(address: str) -> None:
     assert read(f"{address}/a.csv")["a"].to_list() == [1, 2]
     with pytest.raises(NotFound, match="404"):
         read(f"{address}/b.csv")
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown"), [("mara:p:w", "Basic bWFyYTpwOnc="), ("a-token", "Bearer a-token"), ("", None)]
+)
+def test_an_address_is_opened_by_a_secret(secret: str, shown: str | None) -> None:
+    seen: list[str | None] = []
+
+    class Asking(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            moved = self.path == "/moved.csv"
+            self.send_response(302 if moved else 200)
+            if moved:
+                self.send_header("Location", f"http://localhost:{server.server_port}/a.csv")
+            self.end_headers()
+            self.wfile.write(b"" if moved else b"a\n1\n")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Asking) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}"
+        frame = pl.concat(read_files([f"{place}/a.csv", f"{place}/moved.csv"], secret=secret))
+        server.shutdown()
+    assert frame["a"].to_list() == [1, 1] and seen == [shown, shown, None]  # another host is not shown it
+
+
+def test_a_secret_does_not_leave_in_the_clear() -> None:
+    with pytest.raises(NotUnderstood, match="in the clear"):
+        list(read_files(["http://data.example.org/a.csv"], secret="mara:password"))
+    with pytest.raises(NotUnderstood, match="not a JSON object"):
+        list(read_files(["s3://bucket/a.csv"], secret="mara:password"))

@@ -64,10 +64,10 @@ def test_a_model_process_is_forked_and_answers_the_same(served: Any) -> None:
         said = server.predict(ROW).json()["probability"]
         (first,) = below(server, "orrery.pipeline.host")
         assert below(server, "orrery.workers.fork_server") == [], "nothing was known of it, so it was executed"
-        (known,) = (server.home / "cache" / "imported").glob("*/orrery.pipeline.host.json")
-        assert "sklearn" in json.loads(known.read_text())
 
         second = replaced(server, first)
+        (known,) = (server.home / "cache" / "imported").glob("*/orrery.pipeline.host.json")
+        assert "sklearn" in json.loads(known.read_text())
         (libraries,) = below(server, "orrery.workers.fork_server")
         assert forked_from(second) == libraries
         assert server.predict(ROW).json()["probability"] == said

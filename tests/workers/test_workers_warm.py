@@ -31,11 +31,13 @@ class Lab:
         self.folder = folder
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "environment"], check=True)
         self.python = str(folder / "environment" / "bin" / "python")
-        self.packages = next((folder / "environment" / "lib").glob("python*/site-packages"))
-        self.packages.joinpath("zz.pth").write_text(
-            f"{sysconfig.get_path('purelib')}\n{Path(orrery.__file__).parents[1]}\n"
-        )
-        self.warm = WarmStarts(folder / "imported", [PROGRAM])
+        self.installed = next((folder / "environment" / "lib").glob("python*/site-packages"))
+        self.packages = folder / "own" / "site-packages"
+        self.packages.mkdir(parents=True)
+        self.own = [Path(sysconfig.get_path("purelib")), self.packages]
+        lines = [f"import site; site.addsitedir({str(path)!r})" for path in self.own]
+        self.installed.joinpath("zz_orrery.pth").write_text("\n".join([*lines, str(Path(orrery.__file__).parents[1])]))
+        self.warm = WarmStarts(folder / "imported", [PROGRAM], own=self.own)
         self.place = self.warm.place(self.python)
 
     def package(self, name: str, code: str) -> None:
@@ -102,7 +104,8 @@ def test_the_first_program_says_what_it_imports(lab: Lab) -> None:
     (lab.folder / "of_the_project.py").write_text("")
     code = "import laden, of_the_project; from orrery.pipeline.loaded import note; note()"
     assert lab.said(code) == (False, "")
-    assert json.loads((lab.place / f"{PROGRAM}.json").read_text()) == ["laden"]
+    assert json.loads((lab.place / f"{PROGRAM}.json").read_text())[-1] == "laden"
+    assert "of_the_project" not in (lab.place / f"{PROGRAM}.json").read_text()
     assert lab.said(IMPORTED) == (True, "True\n1 True")
 
 
@@ -201,7 +204,7 @@ def test_a_library_that_starts_a_thread_is_left_out(lab: Lab) -> None:
     assert lab.said(code) == (True, "True False\n2")
     assert left_out(lab) == [["threaded", "starts a thread when it is imported"]]
     assert len(os.listdir(f"/proc/{lab.warm.pids[0]}/task")) == 1
-    other = WarmStarts(lab.folder / "imported", [PROGRAM])
+    other = WarmStarts(lab.folder / "imported", [PROGRAM], own=lab.own)
     assert lab.said(code, warm=other) == (True, "True False\n2"), "and it is known from then on"
 
 
@@ -213,9 +216,46 @@ def test_a_library_that_cannot_be_imported_alone_is_left_out(lab: Lab) -> None:
     assert left_out(lab) == [["broken", "cannot be imported: ImportError('not now')"]]
 
 
+def test_what_a_project_installed_is_imported_by_its_programs_alone(lab: Lab) -> None:
+    mark = lab.folder / "where"
+    lab.package("laden", "VALUE = 1")
+    theirs = f"import os\nopen({str(mark)!r}, 'a').write(str(os.getppid()) + ' ')\nVALUE = 2"
+    lab.package("hungry", "import sound\nVALUE = 3")
+    lab.package("sound", "VALUE = 4")
+    lab.installed.joinpath("sound.py").write_text(theirs)  # shadows one of ours, which another of ours needs
+    lab.installed.joinpath("own_thing.py").write_text(theirs)
+    known = lab.place / f"{PROGRAM}.json"
+    known.write_text(json.dumps([*json.loads(known.read_text()), "own_thing"]))
+    code = "import os, sys; early = set(sys.modules); import laden, hungry, own_thing; "
+    code += "print('laden' in early, 'hungry' in early, 'own_thing' in early, hungry.sound.VALUE, os.getppid())"
+    assert lab.said(code)[0] is False  # what needs theirs is found out, and it begins again without
+    mark.unlink()
+    forked, said = lab.said(code)
+    *_, guardian = said.split()
+    assert (forked, said) == (True, f"True False False 2 {guardian}")
+    assert mark.read_text() == f"{guardian} {guardian} "  # by the program, and by no fork server
+    assert ["hungry", "needs sound, which the project installed"] in left_out(lab)
+
+
+def test_an_environment_that_adds_places_to_import_from_is_executed(lab: Lab) -> None:
+    lab.package("laden", "VALUE = 1")
+    lab.installed.joinpath("more.pth").write_text(str(lab.folder))
+    assert lab.said(IMPORTED) == (False, "False\n1 True")
+
+
+def test_an_interpreter_that_was_put_in_its_place_starts_no_fork_server(lab: Lab) -> None:
+    lab.package("laden", "VALUE = 1")
+    python = Path(lab.python)
+    real = os.path.realpath(python)
+    python.unlink()
+    python.write_text(f'#!/bin/sh\nexec {real} "$@"\n')
+    python.chmod(0o755)
+    assert lab.said("print(1)")[0] is False
+
+
 def test_who_does_not_wait_is_told_to_ask_again(lab: Lab) -> None:
     lab.package("laden", "import time; time.sleep(0.3); VALUE = 1")
-    warm = WarmStarts(lab.folder / "imported", [PROGRAM], wait=False)
+    warm = WarmStarts(lab.folder / "imported", [PROGRAM], own=lab.own, wait=False)
     asked = 0
     while True:
         try:
@@ -302,7 +342,7 @@ def test_a_fork_server_that_hangs_is_given_up_and_what_it_was_told_never_runs(
 
 def test_fork_servers_end_when_they_are_not_needed(lab: Lab) -> None:
     lab.package("laden", "VALUE = 1")
-    warm = WarmStarts(lab.folder / "imported", [PROGRAM], most=1)
+    warm = WarmStarts(lab.folder / "imported", [PROGRAM], own=lab.own, most=1)
     lab.said(IMPORTED, warm=warm, env={"PYTHONHASHSEED": "1"})
     first = warm.pids
     with lab.start(WAITS, warm=warm, env={"PYTHONHASHSEED": "1"}) as program:
@@ -318,7 +358,7 @@ def test_fork_servers_end_when_they_are_not_needed(lab: Lab) -> None:
 
 def test_a_fork_server_ends_when_it_is_let_go_just_after_its_last_program(lab: Lab) -> None:
     lab.package("laden", "VALUE = 1")
-    warm = WarmStarts(lab.folder / "imported", [PROGRAM], most=1)
+    warm = WarmStarts(lab.folder / "imported", [PROGRAM], own=lab.own, most=1)
     assert lab.said(IMPORTED, warm=warm, env={"PYTHONHASHSEED": "1"})[0]
     (first,) = warm.pids
     assert psutil.pid_exists(first), "control: it waits for the next"
@@ -334,7 +374,7 @@ def test_an_idle_fork_server_ends(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     before = signal.getsignal(signal.SIGCHLD)
     try:
         with ours, theirs:
-            assert fork_server.ForkServer(theirs).serve() is None
+            assert fork_server.ForkServer(theirs, None).serve() is None  # type: ignore[arg-type]
     finally:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, before)

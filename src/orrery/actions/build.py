@@ -29,6 +29,7 @@ def build(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
                 "packages": environment.packages,
                 "seconds": round(environment.seconds, 3),
                 "cached": environment.cached,
+                "contained": desk.contained(network=True),
             },
         )
     ]
@@ -40,7 +41,7 @@ def test(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     spec = model.spec_of(commit)
     checkout = desk.checkout(model.name, commit)
     environment = desk.environment(model.name, spec, commit)
-    limits = limits_of(spec, spec.resources.tests_wall)
+    limits, network = limits_of(spec, spec.resources.tests_wall), "tests" in spec.resources.network
     report = run_tests(
         checkout,
         environment,
@@ -49,6 +50,8 @@ def test(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         warm=desk.warm,
         secrets=desk.secrets(model.name, spec, "tests"),
         redaction=desk.redaction(model.name),
+        walling=desk.walling,
+        network=network,
     )
     if not report.ok:
         raise ProjectFailed(report.reason, output=report.output)
@@ -66,6 +69,7 @@ def test(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
                 "passed": report.passed,
                 "seconds": round(report.seconds, 3),
                 "output": report.output[-4000:],
+                "contained": desk.contained(network),
             },
         )
     ]

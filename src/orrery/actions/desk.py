@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from orrery.timeline.state import Commit, ModelState, Version
 from orrery.types import digest, parse_duration
 from orrery.workers.action import Action
 from orrery.workers.contained import Contained, Limits, spawn
+from orrery.workers.walls import Walling, environment_of
 from orrery.workers.warm import WarmStarts
 
 if TYPE_CHECKING:
@@ -48,12 +50,16 @@ class Command:
     ----------
     words, folder, limits : the program, where it runs, and what it may use.
     needs : what must be there.
+    reads : what else it may read.
+    walling : puts walls around it, where it runs.
     """
 
     words: tuple[str, ...]
     folder: str
     limits: Limits
     needs: tuple[str, ...]
+    reads: tuple[str, ...]
+    walling: Walling
 
     def process(self, timeout: float, warm: WarmStarts | None = None) -> ModelProcess:
         """Return the process of a version, not started yet; an answer that takes longer than ``timeout`` s fails."""
@@ -61,15 +67,17 @@ class Command:
 
     def launch(self, printed: IO[bytes], warm: WarmStarts | None = None) -> Contained:
         """Start it; what it prints goes to a file."""
+        walls = self.walling.around([environment_of(self.words[0]), *self.needs[1:], *self.reads])
         return spawn(
             self.words,
-            cwd=Path(self.folder),
+            cwd=Path("/" if walls else self.folder),
             env={"PYTHONHASHSEED": "0", **threads(1)},
             limits=self.limits,
             stdin=PIPE,
             stdout=PIPE,
             stderr=printed,
             warm=warm,
+            walls=walls,
         )
 
 
@@ -85,6 +93,7 @@ class Desk:
     def __init__(self, orrery: Orrery, *, again: bool = True) -> None:
         self.orrery = orrery
         self.settings = orrery.settings
+        self.walling = Walling(self.settings.walls, self.settings.home)
         self.warm = WarmStarts(self.settings.folder("cache") / "imported", PROGRAMS) if again else None
         self._standing: list[_Standing] = []
         weakref.finalize(self, _end, self._standing)
@@ -117,7 +126,12 @@ class Desk:
             If it cannot be made, or a secret that it needs was not set.
         """
         checkout, secrets = self.checkout(model, commit), self.secrets(model, spec, "build")
-        return lock(checkout, self.settings.folder("environments"), secrets, model, self.redaction(model))
+        folder, redaction = self.settings.folder("environments"), self.redaction(model)
+        return lock(checkout, folder, secrets, model, redaction, self.walling)
+
+    def contained(self, network: bool = False) -> str:
+        """Return how programs of a project are contained, as versions say it."""
+        return self.walling.standing + (", with the network" if network else "")
 
     def secrets(self, model: str, spec: Spec, action: str) -> dict[str, str]:
         """Return the variables with the secrets that an action of a project gets.
@@ -161,6 +175,17 @@ class Desk:
             raise NotFound(f"The artifact of version {version.number} is gone.")
         return folder
 
+    def steps(self, model: str) -> Path:
+        """Return the folder with results of a project's steps: its own, for who writes there runs code as who reads."""
+        return self.settings.folder("cache") / "steps" / model
+
+    def results(self, *kinds: str) -> Iterator[Path]:
+        """Yield what is kept of results of steps, of all projects; those of local runs are together."""
+        cache = self.settings.folder("cache")
+        for folder in (cache, *(cache / "steps").glob("*")):
+            for kind in kinds or ("records", "values"):
+                yield from (folder / kind).rglob("*")
+
     def evidence(self, model: str, run: str) -> Path:
         """Return the folder of what a training left for the gates."""
         return self.settings.folder("evidence") / model / run
@@ -177,12 +202,17 @@ class Desk:
     def command(self, model: ModelState, version: Version, which: str = "model") -> Command:
         """Return what starts a version in a process of its own."""
         python, spec = self.python_of(model.commits[version.commit]), model.spec_of(version.commit)
-        return self.command_of(python, self.artifact(version), spec, which)
+        beside = [model.champion()]  # one process answers for both where they are compared
+        others = [str(self.settings.home / one.facts["artifact"]) for one in beside if one is not None]
+        return self.command_of(python, self.artifact(version), spec, which, others)
 
-    def command_of(self, python: str, artifact: Path, spec: Spec, which: str = "model") -> Command:
+    def command_of(
+        self, python: str, artifact: Path, spec: Spec, which: str = "model", others: Sequence[str] = ()
+    ) -> Command:
         """Return the same for what was trained and is no version yet."""
         words = (python, "-m", HOST, str(artifact), "--which", which)
-        return Command(words, str(self.settings.folder("artifacts")), limits_of(spec), (python, str(artifact)))
+        folder, needs = str(self.settings.folder("artifacts")), (python, str(artifact))
+        return Command(words, folder, limits_of(spec), needs, tuple(others), self.walling)
 
     def losses(self, model: ModelState, commit: str) -> LossesProcess:
         """Return the process that computes the losses of a commit; the last one that was asked stays between actions.
@@ -195,7 +225,7 @@ class Desk:
         python, checkout = self.python_of(model.commits[commit]), str(self.checkout(model.name, commit))
         words = (python, "-m", LOSSES, checkout)
         folder = str(self.settings.folder("checkouts"))
-        command = Command(words, folder, limits_of(model.spec_of(commit)), (python, checkout))
+        command = Command(words, folder, limits_of(model.spec_of(commit)), (python, checkout), (), self.walling)
         if not self._standing or self._standing[0].command != command or not self._standing[0].process.alive:
             self.let_go()
             process = LossesProcess(partial(command.launch, warm=self.warm))

@@ -95,7 +95,7 @@ def _clear(desk: Desk) -> None:
     cache, lake = desk.settings.folder("cache"), desk.orrery.lake
     now = {version.key for name in lake.names() for version in lake.versions(name)}
     gone = [path for path in (cache / "datasets").glob("*") if path.stem not in now]
-    gone += [path for name in ("records", "values") for path in (cache / name).rglob("*") if path.is_file()]
+    gone += [path for path in desk.results() if path.is_file()]
     for path in gone:
         path.unlink(missing_ok=True)
 

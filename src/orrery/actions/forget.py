@@ -70,8 +70,8 @@ class Forgetting:
         now = {version.key for name in lake.names() for version in lake.versions(name)}
         exports = (cache / "datasets").glob("*")
         gone = [path for path in exports if path.stem not in now or holds(path, self.subject.needles)]
-        gone += [path for name in ("records", "values") for path in (cache / name).rglob("*") if path.is_file()]
-        gone += [path for path in (cache / "tmp").glob("*") if path.stat().st_mtime < before]
+        gone += [path for path in self.desk.results() if path.is_file()]
+        gone += [path for path in self.desk.results("tmp") if path.is_file() and path.stat().st_mtime < before]
         gone += self._monitors()
         for path in gone:
             path.unlink(missing_ok=True)

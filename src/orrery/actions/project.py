@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from orrery.timeline.state import ModelState, Run
 from orrery.training.split import event_times, untouched
 from orrery.types import parse_duration
 from orrery.workers.contained import run as run_contained
+from orrery.workers.relay import TRAININGS
+from orrery.workers.walls import environment_of
 
 
 def run_project(
@@ -45,6 +48,16 @@ def run_project(
             "path": str(_exported(desk, name, version.version, version.key)),
             "key": version.key,
         }
+    steps = desk.steps(model.name)
+    steps.mkdir(parents=True, exist_ok=True)
+    network = "training" in spec.resources.network
+    walls = desk.walling.around(
+        [environment_of(environment.python), checkout, *(one["path"] for one in datasets.values())],
+        [out, steps],
+        network=network,
+        door=desk.settings.port,
+        behind=str(desk.settings.home / TRAININGS),
+    )
     job = {
         "checkout": str(checkout),
         "spec": to_dict(spec),
@@ -55,7 +68,7 @@ def run_project(
         "window": window,
         "refit": spec.gates.refit and sample == 1.0,
         "sample": sample,
-        "cache": str(desk.settings.folder("cache")),
+        "cache": str(steps),
         "environment": environment.frozen,
         "out": str(out),
         "seed": 0,
@@ -64,13 +77,15 @@ def run_project(
     finished = run_contained(
         [environment.python, "-m", TRAINING, out / "job.json"],
         cwd=out,
-        env={"PYTHONHASHSEED": "0", **_threads(desk), **_tracking(desk, model.name, spec), **secrets},
+        env={"PYTHONHASHSEED": "0", **_threads(desk), **_tracking(desk, model.name, spec, bool(walls)), **secrets},
         limits=limits_of(spec, spec.resources.wall),
         log=out / "log.txt",
         expects=out / "result.json",
         warm=desk.warm,
         redaction=redaction,
+        walls=walls,
     )
+    _refuse_links(out)
     if not (out / "result.json").exists():
         raise ProjectFailed(f"The training {finished.reason or 'left no result'}.", output=finished.tail)
     result: dict[str, Any] = redaction.of(json.loads((out / "result.json").read_text()))
@@ -80,13 +95,28 @@ def run_project(
         step = f"in {error['step']}: " if error.get("step") else ""
         words = error.get("message") or finished.reason or "unknown"
         raise ProjectFailed(f"{step}{words}", output="\n".join(error.get("traceback") or []) or finished.tail)
-    return result
+    return result | {"contained": desk.contained(network)}
 
 
-def _tracking(desk: Desk, project: str, spec: Spec) -> dict[str, str]:
+def _refuse_links(out: Path) -> None:
+    """Refuse what a training left that leads out of its folder: we read it, and see more than it did.
+
+    Raises
+    ------
+    ProjectFailed
+        If there is such a thing.
+    """
+    for folder, inner, names in os.walk(out):
+        for name in (*inner, *names):
+            kind = os.lstat(os.path.join(folder, name)).st_mode
+            if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+                raise ProjectFailed(f"The training left {name}, which is neither a file nor a folder.")
+
+
+def _tracking(desk: Desk, project: str, spec: Spec, walled: bool) -> dict[str, str]:
     """Return where a training tracks its runs, and what it shows there."""
     found = {"MLFLOW_TRACKING_URI": f"{desk.settings.control_url}/mlflow", "MLFLOW_EXPERIMENT_NAME": project}
-    if desk.settings.access == "required":
+    if walled or desk.settings.access == "required":
         lasts = parse_duration(spec.resources.wall).total_seconds()
         found["MLFLOW_TRACKING_TOKEN"] = training_pass(home_key(desk.settings.home), project, lasts)
     return found

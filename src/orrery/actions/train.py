@@ -105,6 +105,7 @@ def _facts(model: ModelState, run: Run, spec: Spec, out: Path, result: dict[str,
         "steps": [{name: step.get(name) for name in STEP_FACTS} for step in result.get("steps") or []],
         "row_wise": _row_wise(result.get("consistency") or {}),
         "compiled": _compiled(out, result),
+        "contained": result.get("contained", ""),
         "lock": (model.commits[run.commit].built or {}).get("lock", ""),
     }
 

@@ -30,7 +30,16 @@ from orrery.types import format_instant
 
 MANIFEST, HOME, LAKE, DUMP = "manifest.json", "home", "lake", "database.dump"
 LEFT_OUT = {
-    *("cache", "checkouts", "hooks", "logs", "serving", "anchors", "lake"),  # made anew, shipped, or copied apart
+    *(
+        "cache",
+        "checkouts",
+        "hooks",
+        "logs",
+        "serving",
+        "anchors",
+        "lake",
+        "run",
+    ),  # made anew, shipped, or copied apart
     *("lock", "processes.json", "address.json", "up.log", "orrery.db"),
 }
 """What of the home is not copied as it is: what is made anew, and what is copied in another way."""

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orrery
-from orrery.build.index import options, variables
+from orrery.build.index import configuration, options, places, store, variables
 from orrery.build.requirements import PYTHON, Requirements, find, satisfied, without
 from orrery.errors import OrreryError, ProjectFailed
 from orrery.pipeline.redaction import Redaction
 from orrery.types import digest
 from orrery.workers.contained import Finished, Limits, run
+from orrery.workers.walls import Walling, own_folders
 
 UV_LIMITS = Limits(wall_seconds=1800, processes=1024)
 _UNREACHABLE = ("Failed to fetch", "error sending request", "network was disabled", "dns error", "timed out")
@@ -63,6 +64,7 @@ def lock(
     secrets: Mapping[str, str] | None = None,
     of: str = "",
     redaction: Redaction | None = None,
+    walling: Walling | None = None,
 ) -> Environment:
     """Return the environment of a checkout, made if it is not there; safe for many processes at once.
 
@@ -73,6 +75,7 @@ def lock(
     secrets : variables that only the build gets, such as the password of an index.
     of : whose they are: what is installed by them is for nobody else.
     redaction : what is secret, and in no output.
+    walling : puts walls around what is built, but for the network.
 
     Raises
     ------
@@ -98,7 +101,7 @@ def lock(
     with _alone(place.with_suffix(".lock")):
         cached = _complete(place)
         if not cached:
-            _build(place, checkout, wanted, _Uv(secrets or {}, redaction or Redaction()))
+            _build(place, checkout, wanted, _Uv(place, checkout, secrets or {}, redaction or Redaction(), walling))
         content = json.loads((place / "complete.json").read_text())
     return Environment(
         frozen=content["frozen"],
@@ -123,33 +126,44 @@ def moved(python: str, folder: Path) -> str:
     return str(here) if not path.exists() and here.exists() else python
 
 
-def own_folders() -> list[Path]:
-    """Return the folders that orrery's own packages are imported from."""
-    found = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    found += [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    return [path for path in map(Path, dict.fromkeys(found)) if path.is_dir()]
-
-
 def _build(place: Path, checkout: Path, wanted: Requirements, uv: _Uv) -> None:
     # A venv cannot be renamed, so it is made where it stays; without complete.json it counts as not there.
     shutil.rmtree(place, ignore_errors=True)
-    uv.run(["venv", "--no-project", "--no-config", "--python", sys.executable, str(place)], place.parent)
+    place.mkdir()
+    uv.run(["venv", "--no-project", "--no-config", "--python", sys.executable, str(place)], place)
     target = place / "requirements.lock"
     own = _installed(own_folders())
-    target.write_text(_resolve(checkout, wanted, target, own, uv))
+    text = _resolve(checkout, wanted, target, own, uv)
+    _plain(target).write_text(text)
     missing = without(target.read_text(), own)
     if missing.strip():
-        (place / "missing.txt").write_text(missing)
+        _plain(place / "missing.txt").write_text(missing)
         command = ["pip", "install", "--no-deps", "--python", str(place / "bin" / "python")]
         uv.run([*command, "-r", str(place / "missing.txt")], checkout, wanted.file)
     lines = [f"import site; site.addsitedir({str(path)!r})" for path in own_folders()]
     lines.append(str(Path(orrery.__file__).parents[1]))
-    (_site(place) / "zz_orrery.pth").write_text("\n".join(lines) + "\n")  # read last: appended behind the project's
+    for folder in (place / "bin", place / "lib", _site(place).parent, _site(place)):
+        _plain(folder)
+    # read last: appended behind the project's
+    _plain(_site(place) / "zz_orrery.pth").write_text("\n".join(lines) + "\n")
     versions = _effective(place)
     content = {"frozen": digest({"python": PYTHON, "packages": versions}), "packages": len(versions)}
     draft = place / "complete.json.new"
     draft.write_text(json.dumps(content))
     draft.replace(place / "complete.json")
+
+
+def _plain(path: Path) -> Path:
+    """Return a path that we write to, unless what was built there has made it lead elsewhere.
+
+    Raises
+    ------
+    ProjectFailed
+        If it has.
+    """
+    if path.is_symlink():
+        raise ProjectFailed(f"What was installed has put a link in the place of {path.name}.")
+    return path
 
 
 def _resolve(checkout: Path, wanted: Requirements, target: Path, own: dict[str, str], uv: _Uv) -> str:
@@ -174,12 +188,17 @@ class _Uv:
 
     Parameters
     ----------
+    place, checkout : the environment that is made, and what for.
     secrets : variables that it gets besides those of the package index.
     redaction : what is secret.
+    walling : puts walls around it, and around what it builds.
     """
 
+    place: Path
+    checkout: Path
     secrets: Mapping[str, str]
     redaction: Redaction
+    walling: Walling | None
 
     def run(self, arguments: list[str], cwd: Path, file: str = "") -> Finished:
         """Run a command, for the requirements in a file.
@@ -193,7 +212,14 @@ class _Uv:
 
         words = [uv.find_uv_bin(), *arguments, *options()]
         env = {**variables(), **self.secrets}
-        finished = run(words, cwd=cwd, env=env, limits=UV_LIMITS, redaction=self.redaction)
+        walls, cache = None, store()
+        if self.walling is not None:
+            cache.mkdir(parents=True, exist_ok=True)
+            reads: list[str | Path] = [self.checkout, configuration(), *places(env)]
+            walls = self.walling.around(reads, [self.place, cache], network=True)
+        if walls:
+            env |= {"HOME": str(Path.home()), "UV_CACHE_DIR": str(cache), "UV_LINK_MODE": "copy"}
+        finished = run(words, cwd=cwd, env=env, limits=UV_LIMITS, redaction=self.redaction, walls=walls)
         if finished.ok:
             return finished
         said = _words(finished.tail) or finished.reason

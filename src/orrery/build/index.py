@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 FROM_PIP = {
@@ -36,6 +37,23 @@ def variables() -> dict[str, str]:
         # pip takes the best of all indexes, and whoever configured it expects that
         found.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     return found
+
+
+def store() -> Path:
+    """Return the folder in which uv keeps what it has fetched and built."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("UV_CACHE_DIR") or Path(cache, "uv"))
+
+
+def configuration() -> Path:
+    """Return the folder of uv's own configuration, of this user."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "uv")
+
+
+def places(said: Mapping[str, str]) -> list[str]:
+    """Return the files and folders that variables name: indexes and wheels of this machine."""
+    words = [word.removeprefix("file://") for text in said.values() for word in text.replace(",", " ").split()]
+    return [word for word in words if os.path.isabs(word) and os.path.exists(word)]
 
 
 def options() -> list[str]:

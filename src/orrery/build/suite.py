@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from orrery.build.environment import Environment
 from orrery.pipeline.redaction import Redaction
 from orrery.workers.contained import Finished, Limits, run
+from orrery.workers.walls import Walling, environment_of
 from orrery.workers.warm import WarmStarts
 
 LIMITS = Limits(wall_seconds=900)
@@ -58,6 +59,8 @@ def run_tests(
     warm: WarmStarts | None = None,
     secrets: Mapping[str, str] | None = None,
     redaction: Redaction | None = None,
+    walling: Walling | None = None,
+    network: bool = False,
 ) -> TestReport:
     """Run ``tests/`` of a checkout with pytest, in a throw-away copy.
 
@@ -71,6 +74,8 @@ def run_tests(
     warm : forks pytest from a process that has imported what the tests need, where it can.
     secrets : variables that only the tests get.
     redaction : what is secret, and in no output.
+    walling : puts walls around the tests.
+    network : whether they reach the network all the same.
     """
     if not (checkout / "tests").is_dir():
         return TestReport(0, 0, 0, 0, 0.0, "", True, "the project has no tests")
@@ -81,6 +86,9 @@ def run_tests(
         argv += [f"--rootdir={copy}", f"--junitxml={junit}"]
         if not any((copy / name).exists() for name in _CONFIGURATION):
             argv += ["-c", os.devnull]  # else pytest would look for one in the folders above
+        walls = None
+        if walling is not None:
+            walls = walling.around([environment_of(environment.python)], [scratch], network=network)
         finished = run(
             argv,
             cwd=copy,
@@ -90,6 +98,7 @@ def run_tests(
             expects=junit,
             warm=warm,
             redaction=redaction,
+            walls=walls,
         )
         return _report(finished, junit, redaction or Redaction())
 

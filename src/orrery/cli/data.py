@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orrery.cli import show
 from orrery.cli.command import Here, command
 from orrery.errors import NotFound, NotUnderstood
+
+if TYPE_CHECKING:
+    from orrery.app import Orrery
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset.")]
 
@@ -38,6 +41,9 @@ def add(
     ],
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="What these rows are; default: the files.")] = "",
     key: Annotated[str, typer.Option(metavar="TEXT", help="The same key again adds nothing twice.")] = "",
+    secret: Annotated[
+        str, typer.Option(metavar="PROJECT/NAME", help="Secret that opens the addresses: `orrery secret set`.")
+    ] = "",
 ) -> None:
     """Add rows to a dataset; they are its new version.
 
@@ -48,12 +54,13 @@ def add(
 
     check_name(name, "name of a dataset")
     orrery = here.orrery(make=True)
+    opening = _secret(orrery, secret) if secret else ""
     words = why or f"From {', '.join(Path(file).name for file in files)}."
     rows = aside = 0
     version: int | None = None
     reasons: dict[str, int] = {}
     with _progress(f"Adding to {name}") as went:
-        for number, frame in enumerate(read_files(files)):
+        for number, frame in enumerate(read_files(files, secret=opening)):
             once = f"{key}/{number}" if key else ""
             added = orrery.add_data(name, frame, why=words, actor=here.actor, key=once)
             rows, aside, version = rows + added.rows, aside + added.quarantined, added.version or version
@@ -71,6 +78,14 @@ def add(
         print(f"{aside} rows were set aside (`orrery data quarantine {name}` shows them):")
         show.columns([(count, reason) for reason, count in reasons.items()], indent="  ")
     return None
+
+
+def _secret(orrery: Orrery, named: str) -> str:
+    project, _, name = named.partition("/")
+    found = orrery.secrets.values(project).get(name)
+    if found is None:
+        raise NotFound(f"There is no secret {named!r}.", todo="`orrery secret list` names them.")
+    return found
 
 
 def listed(here: Here) -> None:

@@ -77,6 +77,7 @@ def examine(here: Here) -> Iterator[Check]:
     yield _uv()
     yield _folder(settings.home)
     yield _disk(settings.home)
+    yield _walls(settings)
     yield from _ports(settings)
     if settings.tls_certificate:
         yield _certificate(settings)
@@ -152,6 +153,15 @@ def _provider(settings: Settings) -> Check:
     except OrreryError as error:
         return Check("sign-on", False, error.what, error.todo or "People sign in with passwords meanwhile.")
     return Check("sign-on", keys > 0, f"{settings.oidc.issuer}; keys: {keys}")
+
+
+def _walls(settings: Settings) -> Check:
+    from orrery.workers.walls import NAMESPACES, Walling
+
+    standing = Walling(settings.walls, settings.home).standing
+    ok = standing == NAMESPACES or settings.walls != "required"
+    todo = "" if standing == NAMESPACES else "docs/containment.md says what the kernel must allow."
+    return Check("walls", ok, f"the code of projects runs within {standing}", todo)
 
 
 def _ports(settings: Settings) -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import gzip
@@ -9,7 +10,7 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,7 +29,7 @@ _INSTANT = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?
 _DATE = r"^\d{4}-\d\d-\d\d$"
 
 
-def read_files(sources: Sequence[str], *, chunk: int = CHUNK) -> Iterator[pl.DataFrame]:
+def read_files(sources: Sequence[str], *, chunk: int = CHUNK, secret: str = "") -> Iterator[pl.DataFrame]:
     """Read files in order, in frames of at most ``chunk`` rows.
 
     The type of a column is inferred from all rows of all files, so that a first file which happens to hold whole
@@ -39,6 +40,7 @@ def read_files(sources: Sequence[str], *, chunk: int = CHUNK) -> Iterator[pl.Dat
     ----------
     sources : files (``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``, also ``.gz``), folders of them, ``http(s)://``
         addresses or object-store URLs (``s3://``, ``gs://``, ``az://``).
+    secret : what opens the addresses: ``USER:PASSWORD``, a token, or for an object store its options as JSON.
 
     Raises
     ------
@@ -50,8 +52,8 @@ def read_files(sources: Sequence[str], *, chunk: int = CHUNK) -> Iterator[pl.Dat
     with contextlib.ExitStack() as stack:
         plans = []
         for source in sources:
-            for path in _expand(source, stack):
-                plans.append((path, _plan(path)))
+            for path in _expand(source, stack, secret):
+                plans.append((path, _plan(path, secret)))
         types = _common_types(plans)
         for path, plan in plans:
             casts = [_cast(name, kind, types[name]) for name, kind in plan.collect_schema().items()]
@@ -61,11 +63,11 @@ def read_files(sources: Sequence[str], *, chunk: int = CHUNK) -> Iterator[pl.Dat
                         yield frame
 
 
-def _expand(source: str, stack: contextlib.ExitStack) -> Iterator[str]:
+def _expand(source: str, stack: contextlib.ExitStack, secret: str) -> Iterator[str]:
     """Turn a folder into its files, and an address into a file that was fetched."""
     scheme = urlsplit(source).scheme
     if scheme in ("http", "https"):
-        yield _fetch(source, stack)
+        yield _fetch(source, stack, secret)
     elif scheme and "://" in source and scheme != "file":
         yield source
     else:
@@ -81,13 +83,20 @@ def _expand(source: str, stack: contextlib.ExitStack) -> Iterator[str]:
             raise NotFound(f"There is no file {path}.")
 
 
-def _fetch(url: str, stack: contextlib.ExitStack) -> str:
+def _fetch(url: str, stack: contextlib.ExitStack, secret: str) -> str:
     import httpx
 
+    parts = urlsplit(url)
+    if secret and parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise NotUnderstood(
+            f"The secret would go to {parts.hostname} in the clear.", safe="Nothing was sent.", todo="Use https://."
+        )
+    shown = f"Basic {base64.b64encode(secret.encode()).decode()}" if ":" in secret else f"Bearer {secret.strip()}"
+    asked: Any = {"headers": {"Authorization": shown} if secret else {}, "follow_redirects": True, "timeout": 60.0}
     name = PurePosixPath(urlsplit(url).path).name or "data.csv"
     target = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="orrery-")), name)
     try:
-        with httpx.stream("GET", url, follow_redirects=True, timeout=60) as response, target.open("wb") as file:
+        with httpx.stream("GET", url, **asked) as response, target.open("wb") as file:
             response.raise_for_status()
             for block in response.iter_bytes():
                 file.write(block)
@@ -103,22 +112,35 @@ def _kind(path: str) -> str | None:
     return _KINDS.get(suffixes[-1]) if suffixes else None
 
 
-def _plan(path: str) -> pl.LazyFrame:
+def _plan(path: str, secret: str = "") -> pl.LazyFrame:
     kind = _kind(path)
+    options = _options(secret) if secret and "://" in path else None
     with _telling(path):
         if kind == "parquet":
-            plan = pl.scan_parquet(path)
+            plan = pl.scan_parquet(path, storage_options=options)
             plan.collect_schema()
             return plan
         if kind in ("csv", "tsv"):
             separator = "\t" if kind == "tsv" else ","
-            plan = pl.scan_csv(path, separator=separator, infer_schema_length=None, null_values=MISSING)
+            read: Any = {"separator": separator, "infer_schema_length": None, "null_values": MISSING}
+            plan = pl.scan_csv(path, storage_options=options, **read)
         elif kind == "lines":
-            plan = pl.scan_ndjson(path, infer_schema_length=None)
+            plan = pl.scan_ndjson(path, infer_schema_length=None, storage_options=options)
         else:
             known = ", ".join(_KINDS)
             raise NotUnderstood(f"{path} is of no kind that can be read.", todo=f"These can: {known}, also with .gz.")
         return _with_instants(plan)
+
+
+def _options(secret: str) -> dict[str, str]:
+    """Return the options of an object store that a secret holds."""
+    try:
+        return msgspec.json.decode(secret, type=dict[str, str])
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        raise NotUnderstood(
+            "The secret of an object store is not a JSON object of texts.",
+            todo='Such as {"aws_access_key_id": "...", "aws_secret_access_key": "..."}.',
+        ) from None
 
 
 def _with_instants(plan: pl.LazyFrame) -> pl.LazyFrame:

@@ -25,6 +25,7 @@ import msgspec
 from orrery.serving.contract import Columns
 from orrery.workers.contained import NONE, Contained, Finished
 from orrery.workers.contained import spawn as contained
+from orrery.workers.walls import Walling, environment_of
 from orrery.workers.warm import StillImporting, WarmStarts
 
 MAX_FRAME = 1 << 28
@@ -65,7 +66,9 @@ class ProcessDied(Exception):
     """The model process ended; its text says how."""
 
 
-def spawn(argv: Sequence[str], memory: int | None, warm: WarmStarts | None = None) -> Contained:
+def spawn(
+    argv: Sequence[str], memory: int | None, warm: WarmStarts | None = None, walling: Walling | None = None
+) -> Contained:
     """Start a program that is ended when this process ends, or when it and all that it starts use too much memory.
 
     Raises
@@ -79,7 +82,20 @@ def spawn(argv: Sequence[str], memory: int | None, warm: WarmStarts | None = Non
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
     limits = dataclasses.replace(NONE, memory_bytes=memory)
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    return contained(argv, cwd=Path.cwd(), env=threads, limits=limits, stdin=PIPE, stdout=PIPE, stderr=PIPE, warm=warm)
+    walls = None
+    if walling is not None:  # of what it is told to load, it reads what is there
+        walls = walling.around([environment_of(argv[0]), *(word for word in argv[1:] if os.path.isabs(word))])
+    return contained(
+        argv,
+        cwd=Path("/") if walls else Path.cwd(),
+        env=threads,
+        limits=limits,
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        warm=warm,
+        walls=walls,
+    )
 
 
 class Channel(asyncio.Protocol):

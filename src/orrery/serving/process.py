@@ -39,6 +39,7 @@ from orrery.serving.server import Server
 from orrery.serving.service import Service
 from orrery.settings import Settings
 from orrery.timeline.clock import clock_of
+from orrery.workers.walls import Walling
 from orrery.workers.warm import WarmStarts
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def serve(
         warm = WarmStarts(settings.folder("cache") / "imported", (HOST,), most=FORK_SERVERS, wait=False)
         try:
             with asyncio.Runner(loop_factory=_loops()) as runner:
-                spawn = spawn or partial(contained, warm=warm)
+                walling = Walling(settings.walls, settings.home)
+                spawn = spawn or partial(contained, warm=warm, walling=walling)
                 runner.run(_run(settings, spawn, journal, limits or _limits(settings), replica))
         finally:
             warm.close()

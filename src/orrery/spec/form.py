@@ -337,6 +337,10 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     memory_gb: Annotated[float, Meta(gt=0)] = 4.0
     wall: Duration = "1h"
     tests_wall: Duration = "10m"
+    network: Annotated[
+        tuple[Annotated[str, Meta(pattern="^(tests|training)$")], ...],
+        Meta(description="Steps whose processes reach the network: tests, training. Within walls, others have none."),
+    ] = ()
 
 
 class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -6,8 +6,8 @@ KINDS: dict[str, str] = {
     # source, build
     "pushed": "A commit arrived. data: commit, branch, message, author, authors (of all that the push brought: names "
     "and digests of addresses), spec (the whole orrery.toml).",
-    "built": "The commit's environment is locked. data: commit, lock, python, packages, seconds, cached.",
-    "tested": "The project's tests passed in an environment. data: commit, passed, seconds, output.",
+    "built": "The commit's environment is locked. data: commit, lock, python, packages, seconds, cached, contained.",
+    "tested": "The project's tests passed in an environment. data: commit, passed, seconds, output, contained.",
     "failed": "A step of the project failed, or a version where it answers (stage serving; taken_back: the inference "
     "server let the version before answer). data: stage, commit or run or version, error, output, final, attempt.",
     # training
@@ -15,7 +15,8 @@ KINDS: dict[str, str] = {
     "not_triggered": "A trigger fired and the policy held it back. data: reason, evidence, until.",
     "not_trained": "A training found nothing to do. data: run, and the numbers that say so.",
     "trained": "A version exists. data: run, commit, change, data, parent, params, environment, steps, metrics, "
-    "artifact, tracking_run, cpu_seconds, seconds, trained_until, compiled (how it is served, and the proof).",
+    "artifact, tracking_run, cpu_seconds, seconds, trained_until, compiled (how it is served, and the proof), "
+    "contained (namespaces, or limits only and why).",
     # gates, review
     "gated": "The gates judged a version. data: passed, gates (name -> verdict with its numbers), evidence.",
     "review_requested": "A person is asked for a decision. data: role, evidence.",

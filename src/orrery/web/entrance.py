@@ -64,7 +64,7 @@ class Entrance:
             shown = _shown(headers, cookie_name(self._orrery))
             found = await run_in_threadpool(door.who, shown, entrance_of(path), method not in SAFE)
             if rule is None and found.caller is not None:
-                await _say(send, 404, "There is nothing here.")
+                await say(send, 404, "There is nothing here.")
                 return
             if rule is None or (found.caller is None and rule.permission != "public"):
                 await self._ask(send, method, path, headers)
@@ -122,7 +122,7 @@ class Entrance:
         scheme = b'Bearer realm="orrery"' if entrance == "api" else b'Basic realm="orrery", charset="UTF-8"'
         what = why or "Who are you?"
         todo = "Show a token: `orrery token create` makes one."
-        await _say(send, 401, what, "Nothing was changed.", todo, [(b"www-authenticate", scheme)])
+        await say(send, 401, what, "Nothing was changed.", todo, [(b"www-authenticate", scheme)])
 
 
 def _shown(headers: list[tuple[bytes, bytes]], session: str) -> Shown:
@@ -166,7 +166,7 @@ def _looks(headers: list[tuple[bytes, bytes]]) -> bool:
 async def _refuse(send: Send, error: OrreryError, headers: list[tuple[bytes, bytes]]) -> None:
     status = 404 if isinstance(error, NotFound) else 403
     if not _looks(headers):
-        await _say(send, status, error.what, error.safe, error.todo)
+        await say(send, status, error.what, error.safe, error.todo)
         return
     from orrery.web.render import problem_page
 
@@ -175,9 +175,10 @@ async def _refuse(send: Send, error: OrreryError, headers: list[tuple[bytes, byt
     await send({"type": "http.response.body", "body": page.body})
 
 
-async def _say(
+async def say(
     send: Send, status: int, what: str, safe: str = "", todo: str = "", more: list[tuple[bytes, bytes]] | None = None
 ) -> None:
+    """Answer with a sentence."""
     body: Any = msgspec.json.encode({"error": {"what": what, "safe": safe, "todo": todo}})
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *(more or ())]
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *HEADERS]})

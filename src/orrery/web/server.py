@@ -31,7 +31,9 @@ from orrery.web.assignment import Assigner
 from orrery.web.entrance import Entrance, visitor
 from orrery.web.guard import HEADERS, App, Guard, Receive, Scope, Send
 from orrery.web.render import problem_page
+from orrery.web.trainings import OfTrainings
 from orrery.web.wire import answer, components
+from orrery.workers.relay import TRAININGS, listening
 
 if TYPE_CHECKING:
     from orrery.access.sign_on import SignOn
@@ -99,12 +101,15 @@ def main() -> None:
     """Serve the control plane of the orrery that the environment names, until told to stop."""
     orrery = Orrery.open()
     settings, app = orrery.settings, create(orrery)
+    app.add_middleware(OfTrainings, home=settings.home)
     if not settings.tls_certificate:
-        asyncio.run(_serve(app, _socket(settings.listen, settings.port, "ORRERY_PORT")))
+        plain = _socket(settings.listen, settings.port, "ORRERY_PORT")
+        asyncio.run(_serve(app, [plain, listening(settings.home / TRAININGS)]))
         return
     certificate = Certificate(settings)
     plain = _socket(LOOPBACK, settings.port, "ORRERY_PORT")  # for the processes of this orrery
-    asyncio.run(_both(app, plain, _socket(settings.listen, settings.tls_port, "ORRERY_TLS_PORT"), certificate))
+    public = _socket(settings.listen, settings.tls_port, "ORRERY_TLS_PORT")
+    asyncio.run(_both(app, [plain, listening(settings.home / TRAININGS)], public, certificate))
 
 
 def _socket(address: str, port: int, setting: str) -> socket.socket:
@@ -118,13 +123,13 @@ def _socket(address: str, port: int, setting: str) -> socket.socket:
     return listener
 
 
-async def _both(app: FastAPI, plain: socket.socket, listener: socket.socket, certificate: Certificate) -> None:
+async def _both(app: FastAPI, plain: list[socket.socket], listener: socket.socket, certificate: Certificate) -> None:
     follows = asyncio.create_task(certificate.follow(log.warning))
-    await asyncio.gather(_serve(app, plain), _serve(app, listener, certificate))
+    await asyncio.gather(_serve(app, plain), _serve(app, [listener], certificate))
     follows.cancel()
 
 
-async def _serve(app: FastAPI, listener: socket.socket, certificate: Certificate | None = None) -> None:
+async def _serve(app: FastAPI, listeners: list[socket.socket], certificate: Certificate | None = None) -> None:
     import uvicorn
 
     # asyncio's loop waits for processes in any thread, uvloop's does not; and nothing here asks for speed.
@@ -141,7 +146,7 @@ async def _serve(app: FastAPI, listener: socket.socket, certificate: Certificate
     if certificate is not None:
         config.load()
         config.ssl = certificate.context  # ours, which follows the files
-    await uvicorn.Server(config).serve(sockets=[listener])
+    await uvicorn.Server(config).serve(sockets=listeners)
 
 
 class _Lazily:

@@ -99,6 +99,10 @@ class VersionPage(Page):
     steps: list[dict[str, Any]]
     warnings: list[str]
     compiled: str
+    contained: str
+    """How its training was contained: ``namespaces``, or ``limits only`` and why; empty for versions of before."""
+    tests_contained: str
+    build_contained: str
     run_url: str
     events: list[dict[str, Any]]
     environments: list[str]
@@ -158,6 +162,9 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         steps=[one for one in facts.get("steps") or [] if isinstance(one, dict)],
         warnings=[str(one) for one in facts.get("warnings") or []],
         compiled=str((facts.get("compiled") or {}).get("sentence", "")),
+        contained=str(facts.get("contained", "")),
+        tests_contained=_tests_contained(orrery, name, version.commit),
+        build_contained=str((model.commits[version.commit].built or {}).get("contained", "")),
         run_url=_run_url(facts.get("tracking_run")),
         events=[event.to_json() for event in events],
         environments=[lane.environment for lane in model.lanes.values() if lane.environment],
@@ -170,6 +177,12 @@ def _facts(facts: dict[str, Any]) -> dict[str, Any]:
     found = {key: facts.get(key) for key in ("rows", "cpu_seconds", "seconds", "expected_loss", "trained_until")}
     until = found["trained_until"]
     return {**found, "trained_until": until[:16].replace("T", " ") if isinstance(until, str) else None}
+
+
+def _tests_contained(orrery: Orrery, name: str, commit: str) -> str:
+    """Return how the tests of a commit were contained when they last passed."""
+    found = orrery.timeline.read(name, kinds=["tested"], newest_first=True, limit=100)
+    return next((str(one.data.get("contained", "")) for one in found if one.data.get("commit") == commit), "")
 
 
 def _run_url(run: Any) -> str:

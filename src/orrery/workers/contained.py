@@ -4,9 +4,11 @@ A :mod:`guardian <orrery.workers.launch>` stands between the worker and the prog
 when a limit is passed, when the program ends, and when the worker dies. The program gets an environment of a few
 harmless variables and what the caller passes, so no credential of the platform; it may not gain privileges.
 
-This is containment of accidents, not a sandbox against malice: the network and the files of this user are **not** cut
-off. Memory is watched as what is resident (forked processes' shared pages counted once), every 100 ms: a limit on
-address space would break NumPy's and Polars' threads, which reserve far more than they use.
+With :class:`walls <orrery.workers.walls.Walls>` it is shut in as well: it sees no file, process or network but what it
+is to have. Without them this is containment of accidents, not of malice.
+
+Memory is watched as what is resident (forked processes' shared pages counted once), every 100 ms: a limit on address
+space would break NumPy's and Polars' threads, which reserve far more than they use.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import contextlib
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +30,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from orrery.pipeline.loaded import VARIABLE, keep
 from orrery.pipeline.redaction import Redaction
 from orrery.workers.launch import birth
 from orrery.workers.output import Output
+from orrery.workers.relay import Relay
+from orrery.workers.walls import Walls
 
 if TYPE_CHECKING:
     from orrery.workers.warm import WarmStarts
@@ -43,6 +50,13 @@ PASSED_ON = frozenset(
     | {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"}
 )
 """Variables that the program inherits, besides ``LC_*``."""
+
+
+WITHIN = {"HOME": "/tmp", "TMPDIR": "/tmp"}
+"""Variables of a program within walls."""
+LOADED = ".orrery-loaded.json"
+SHARED = 2 << 30
+"""Bytes that ``/dev/shm`` of a program within walls may hold, at most."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +124,15 @@ class Contained:
         self._began = time.monotonic()
         self._report: dict[str, Any] | None = None
         self._heard = b""
+        self._walls: dict[str, Any] | None = config["walls"]
+        self._relay: Relay | None = None
+        self._loaded = ""
         self._guardian: subprocess.Popen[bytes] | None = None
         forked = warm.start(config, pipes) if warm is not None else None
+        if self._walls is not None and VARIABLE in config["env"]:
+            self._loaded, config["env"][VARIABLE] = config["env"][VARIABLE], f"/tmp/{LOADED}"
+            if warm is not None:
+                warm.expect(Path(self._walls["scratch"], "tmp", LOADED), Path(self._loaded))
         streams: Any
         self.forked = forked is not None
         """Whether it was forked from a process that had imported what it needs, and not executed."""
@@ -185,7 +206,9 @@ class Contained:
         """Take one message of the guardian; False when none came in time, or none will."""
         self._control.settimeout(timeout)
         try:
-            block = self._control.recv(65536)
+            block, doors, _, _ = socket.recv_fds(self._control, 65536, 1)
+            if doors and self._walls is not None:
+                self._relay = Relay(socket.socket(fileno=doors[0]), self._walls["behind"])
         except (TimeoutError, BlockingIOError):
             return False
         except OSError:
@@ -208,6 +231,12 @@ class Contained:
         if self._guardian is not None:
             self._guardian.wait()
         self._control.close()
+        if self._relay is not None:
+            self._relay.close()
+        if self._walls is not None:
+            if self._loaded:
+                keep(Path(self._walls["scratch"], "tmp", LOADED), Path(self._loaded))
+            shutil.rmtree(self._walls["scratch"], ignore_errors=True)
 
     def _finished(self) -> Finished | None:
         report = self._report
@@ -239,6 +268,7 @@ def spawn(
     own: bool = False,
     grace: float = 0.0,
     warm: WarmStarts | None = None,
+    walls: Walls | None = None,
 ) -> Contained:
     """Start a program that may live long, with the containment of :func:`run`.
 
@@ -251,6 +281,7 @@ def spawn(
     own : it is orrery's own code: it gets exactly ``env``, and keeps its privileges and priority.
     grace : seconds between SIGTERM and SIGKILL when the process that called this is gone.
     warm : forks the program from a process that has imported what it needs, where it can.
+    walls : what it sees of the machine; without them it sees what this user sees.
     """
     mark = uuid.uuid4().hex
     given = {**(env or {}), MARK: mark}
@@ -258,12 +289,13 @@ def spawn(
     config = {
         "argv": words,
         "cwd": str(cwd),
-        "env": given if own else {**harmless(), **given},
+        "env": given if own else {**harmless(), **(WITHIN if walls else {}), **given},
         "limits": asdict(limits),
         "parent": os.getpid(),
         "born": birth(os.getpid()),
         "own": own,
         "grace": grace,
+        "walls": None if walls is None else _walls(walls, limits),
     }
     return Contained(words, config, mark, {"stdin": stdin, "stdout": stdout, "stderr": stderr}, warm)
 
@@ -279,12 +311,13 @@ def run(
     expects: Path | None = None,
     warm: WarmStarts | None = None,
     redaction: Redaction | None = None,
+    walls: Walls | None = None,
 ) -> Finished:
     """Run a program to its end; nothing of it is left when this returns, or when this process dies.
 
     Parameters
     ----------
-    argv, cwd, env, limits, warm : as of :func:`spawn`; without limits, those of ``Limits()``.
+    argv, cwd, env, limits, warm, walls : as of :func:`spawn`; without limits, those of ``Limits()``.
     log : file that gets the output (of both streams), its head and its tail where it is long.
     on_line : called with each line of output as it comes; what it raises ends the program and is raised here.
     redaction : secrets, which are in no output that is captured.
@@ -300,7 +333,14 @@ def run(
     with (
         Output(log, on_line, redaction) as output,
         spawn(
-            argv, cwd=cwd, env=env, limits=limits, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, warm=warm
+            argv,
+            cwd=cwd,
+            env=env,
+            limits=limits,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            warm=warm,
+            walls=walls,
         ) as program,
     ):
         assert program.stdout is not None
@@ -336,6 +376,12 @@ def size(amount: float) -> str:
             return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
         amount /= 1024
     return f"{amount:.1f} GB"
+
+
+def _walls(walls: Walls, limits: Limits) -> dict[str, Any]:
+    """Return walls as the guardian is told of them, with a new folder for what the program writes to ``/tmp``."""
+    shared = min(limits.memory_bytes or SHARED, SHARED)
+    return {**asdict(walls), "scratch": tempfile.mkdtemp(prefix="orrery-walls-"), "shared_bytes": shared}
 
 
 def _read(program: Contained, pipe: IO[bytes], output: Output) -> None:

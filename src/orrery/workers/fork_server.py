@@ -1,9 +1,9 @@
 """A fork server: a process that has imported libraries, and forks programs that then need not import them again.
 
-``python -m orrery.workers.fork_server SOCKET FOLDER`` is started by :mod:`orrery.workers.warm` with the
-interpreter of one environment, as :mod:`multiprocessing.forkserver` is: it imports what those programs had imported of
-the environment's installed packages when they last ran there (``FOLDER/PROGRAM.json``), never code of a project, and
-then forks one guarded program for each request. Only the standard library is used here.
+It is started by :mod:`orrery.workers.warm` for the interpreter of one environment, as :mod:`multiprocessing.forkserver`
+is: it imports what those programs had imported of installed packages when they last ran there (``PROGRAM.json``),
+never code of a project nor a package that a project installed, and then forks one guarded program for each request.
+Only the standard library is used here.
 
 A process that has threads cannot be forked safely: the copy has the locks, and not the threads that would release them.
 So a package that starts a thread when it is imported, or cannot be imported, is left out; as nothing can be un-imported
@@ -22,6 +22,7 @@ import os
 import runpy
 import select
 import signal
+import site
 import socket
 import sys
 import time
@@ -29,7 +30,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from orrery.workers.launch import PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, children, descendants, prctl, prepare
+from orrery.workers.launch import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_NO_NEW_PRIVS,
+    children,
+    descendants,
+    prctl,
+    prepare,
+    shut_in,
+    tell,
+)
 from orrery.workers.launch import __file__ as launcher
 
 PROGRAMS = "ORRERY_STEP_PROGRAMS"
@@ -44,7 +54,7 @@ BEGINNINGS = 8
 """So often it begins anew; an environment of which more is left out than this gains nothing from it."""
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables that say how many threads libraries may use; here it is one, a forked program sets what it was told."""
-LATE = (*THREADS, "TMPDIR")
+LATE = (*THREADS, "TMPDIR", "HOME")
 """Variables that a forked program gets when it begins, whatever they were when the libraries were imported."""
 ALONE = {**dict.fromkeys(THREADS, "1"), "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Variables with which OpenBLAS and Arrow's memory start no threads when they are loaded."""
@@ -52,8 +62,64 @@ STARTERS = {"polars", "_polars_runtime_32", "_polars_runtime_64", "_polars_runti
 """Packages known to start threads, or to import one that does, when they are imported; others are found out."""
 SET_OPENMP = ("omp_set_num_threads",)
 SET_BLAS = tuple(f"{prefix}openblas_set_num_threads{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", ""))
+NAME = "orrery.workers.fork_server"
+"""What it is called among processes."""
+OURS = ("zz_orrery.pth", "_virtualenv.pth", "distutils-precedence.pth")
+"""Files in an environment that add to what can be imported, and are not the project's."""
+BOOT = """
+import json, sys
+sys.path[:] = [path for path in sys.path if path and "-packages" not in path] + [json.loads(sys.argv[5])["source"]]
+from orrery.workers.fork_server import main
+program = main()
+if program is not None:
+    program.run()
+"""
 STRAYS_FOR = 1.0
 """Seconds after the end of a guardian in which what it left behind is looked for."""
+
+
+class Theirs(BaseException):
+    """What is imported needs a package that the project installed."""
+
+
+class Interpreter:
+    """An environment's interpreter, as far as it can be trusted: nothing that a project installed is imported here.
+
+    What is imported before the walls are up could do anything, and reach every program that is forked. So only packages
+    beside orrery's own are; a project's own come first in what its programs import, as they would have without us.
+
+    Parameters
+    ----------
+    python : the interpreter of the environment.
+    own : folders of orrery's own packages.
+    """
+
+    def __init__(self, python: str, own: list[str]) -> None:
+        self.python, self._standard = python, list(sys.path)
+        folder = Path(python).parents[1] / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+        packages = os.path.realpath(folder / "site-packages")
+        trusted = packages in map(os.path.realpath, own)
+        found = [] if trusted or not os.path.isdir(packages) else sorted(os.listdir(packages))
+        self.fits = all(name in OURS for name in found if name.endswith(".pth"))
+        self._theirs = {name.partition(".")[0] for name in found if not name.endswith((".pth", ".dist-info"))}
+        for path in own:
+            site.addsitedir(path)
+        sys.meta_path.insert(0, self)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Find nothing, and let nobody else find what is the project's."""
+        if name in self._theirs and not name.startswith("_virtualenv"):
+            raise Theirs(name)
+
+    def has(self, package: str) -> bool:
+        """Say whether a package is the project's."""
+        return package in self._theirs
+
+    def begin(self) -> None:
+        """Let this process import what a new one can, in that order."""
+        sys.meta_path.remove(self)
+        sys.path[:], sys.executable = self._standard[:-1], self.python
+        site.main()
 
 
 class Program:
@@ -63,15 +129,18 @@ class Program:
     ----------
     config : as a guardian gets it.
     streams : standard input, output and errors.
+    interpreter : what it is to run in.
     """
 
-    def __init__(self, config: dict[str, Any], streams: list[int]) -> None:
+    def __init__(self, config: dict[str, Any], streams: list[int], interpreter: Interpreter) -> None:
         self.config = config
+        self._interpreter = interpreter
         self.streams = streams
 
-    def become(self) -> None:
-        """Be like a new process: own environment, folder, streams and signals."""
-        prepare(self.config)
+    def become(self) -> socket.socket | None:
+        """Be like a new process: own environment, walls, folder, streams and signals; return the door of the walls."""
+        set_threads = _thread_setters(self.config["env"])  # found by paths that are there no more within walls
+        door = prepare(self.config)
         for standard, stream in enumerate(self.streams):
             os.dup2(stream, standard)
             os.close(stream)
@@ -82,12 +151,15 @@ class Program:
         time.tzset()
         _show(self.config["argv"], self.config["env"])
         sys.orig_argv[:] = sys.argv[:] = self.config["argv"]
+        self._interpreter.begin()
         sys.path.insert(0, os.getcwd())
         if "tempfile" in sys.modules:
             vars(sys.modules["tempfile"])["tempdir"] = None  # else it would be where the fork server's files go
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed()  # Python's own generator does so by itself after a fork
-        _set_threads(self.config["env"])
+        for function, count in set_threads:
+            function(count)
+        return door
 
     def run(self) -> None:
         """Run the module, as ``python -m`` does."""
@@ -102,9 +174,11 @@ class ForkServer:
     Parameters
     ----------
     link : the socket.
+    interpreter : what programs run in.
     """
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, interpreter: Interpreter) -> None:
+        self._interpreter = interpreter
         self._link = link
         self._guardians: set[int] = set()
         self._asked = time.monotonic()
@@ -161,7 +235,7 @@ class ForkServer:
             signal.set_wakeup_fd(-1)
             for number in (*self._ring, self._link.detach()):
                 os.close(number)
-            return _guarded(config, *fds)
+            return _guarded(self._interpreter, config, *fds)
         self._guardians.add(pid)
         for number in fds:
             os.close(number)
@@ -183,7 +257,7 @@ class ForkServer:
                         os.kill(pid, signal.SIGKILL)
 
 
-def _guarded(config: dict[str, Any], control: int, *streams: int) -> Program | None:
+def _guarded(interpreter: Interpreter, config: dict[str, Any], control: int, *streams: int) -> Program | None:
     """Fork the program and become its guardian: by executing one, which weighs little and has nothing imported."""
     os.setsid()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -191,16 +265,23 @@ def _guarded(config: dict[str, Any], control: int, *streams: int) -> Program | N
         if not heard.recv(1, socket.MSG_PEEK):  # whoever asked has changed its mind
             os._exit(0)
         heard.detach()
-    failed, telling = os.pipe()
+    try:
+        holder = shut_in(config, lambda: _show(["orrery-walls"], {}))
+    except OSError as error:
+        os.write(control, json.dumps({"failure": str(error)}).encode() + b"\n")
+        os._exit(1)
+    ours, telling = socket.socketpair()
+    failed = ours.detach()
     pid = os.fork()
     if pid == 0:
-        program = Program(config, list(streams))
+        program = Program(config, list(streams), interpreter)
         try:
-            program.become()
+            tell(telling, program.become())
         except BaseException as error:
-            os.write(telling, str(error).encode()[:1000])
+            telling.sendall(str(error).encode()[:1000])
             os._exit(127)
-        for number in (failed, telling, control):
+        telling.close()
+        for number in (failed, control):
             os.close(number)
         return program
     try:
@@ -210,12 +291,12 @@ def _guarded(config: dict[str, Any], control: int, *streams: int) -> Program | N
         for number in (control, failed):
             os.set_inheritable(number, True)
         os.chdir("/")
-        os.execv(sys.executable, [sys.executable, "-I", "-S", launcher, str(control), str(pid), str(failed)])
+        os.execv(sys.executable, [sys.executable, "-I", "-S", launcher, *map(str, (control, pid, failed, holder))])
     finally:
         os._exit(1)  # the program goes with us
 
 
-def _preload(folder: Path, programs: list[str]) -> str:
+def _preload(folder: Path, programs: list[str], interpreter: Interpreter) -> str:
     """Import what the programs need; returns the package that must be left out, empty if there is none."""
     names: dict[str, None] = {}
     for program in programs:
@@ -224,10 +305,12 @@ def _preload(folder: Path, programs: list[str]) -> str:
     without = STARTERS | _rewritten() | {package for package, _ in _left_out(folder)}
     for name in names:
         package = name.partition(".")[0]
-        if package in without or package == "orrery":
+        if package in without or package == "orrery" or interpreter.has(package):
             continue
         try:
             importlib.import_module(name)
+        except Theirs as error:
+            return _leave_out(folder, package, f"needs {error}, which the project installed")
         except Exception as error:
             return _leave_out(folder, package, f"cannot be imported: {error!r}")
         if _threads() > 1:
@@ -271,40 +354,54 @@ def _show(argv: list[str], env: dict[str, str]) -> None:
             ctypes.memmove(start, text[: end - start - 1].ljust(end - start, b"\0"), end - start)
 
 
-def _set_threads(env: dict[str, str]) -> None:
-    """Give the libraries that were loaded with one thread as many as the program is to have."""
+def _thread_setters(env: dict[str, str]) -> list[tuple[Any, int]]:
+    """Return what gives the libraries that were loaded with one thread as many as the program is to have."""
     openmp = env.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0)))
     blas = env.get("OPENBLAS_NUM_THREADS") or openmp
     if openmp == blas == "1":
-        return
+        return []
     with open("/proc/self/maps") as maps:
         paths = {line.split()[-1] for line in maps if ".so" in line}
+    found: list[tuple[Any, int]] = []
     for path in paths:
         file = os.path.basename(path)
         asked, names = (blas, SET_BLAS) if "openblas" in file else (openmp, SET_OPENMP) if "omp" in file else ("", ())
         if asked.isdigit():
             library = ctypes.CDLL(path)  # the one that is loaded
             for function in [getattr(library, name) for name in names if hasattr(library, name)][:1]:
-                function(int(asked))
+                found.append((function, int(asked)))
+    return found
 
 
-def command(python: str, number: int | str, folder: Path | str, beginnings: int) -> list[str]:
-    """Return what starts a fork server."""
-    return [python, "-m", "orrery.workers.fork_server", str(number), str(folder), str(beginnings), " " * ROOM]
+def command(number: int | str, folder: Path | str, beginnings: int, told: str) -> list[str]:
+    """Return what starts a fork server; ``told`` is what :func:`about` says of the interpreter."""
+    base = json.loads(told)["base"]
+    return [base, "-c", BOOT, NAME, str(number), str(folder), str(beginnings), told, " " * ROOM]
+
+
+def about(python: str, own: list[str]) -> str:
+    """Return what a fork server is told of an environment's interpreter; empty if that is not the one it links to."""
+    base = os.path.realpath(python)
+    if base.startswith(f"{os.path.realpath(Path(python).parents[1])}/"):
+        return ""  # something that was installed has put another in its place
+    return json.dumps({"python": python, "base": base, "own": own, "source": str(Path(launcher).parents[2])})
 
 
 def main() -> Program | None:
     """Import, say so, and fork; None where it is over."""
-    number, folder, beginnings, _ = sys.argv[1:]
+    _, number, folder, beginnings, told, _ = sys.argv[1:]
     os.set_inheritable(int(number), False)
     link = socket.socket(fileno=int(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     os.umask(0o077)
-    sys.path.pop(0)  # the working folder, where nothing is
+    said = json.loads(told)
+    interpreter = Interpreter(said["python"], said["own"])
+    if not interpreter.fits:
+        return None
     signal.alarm(IMPORT_WITHIN)  # whose default ends the process
-    package = _preload(Path(folder), os.environ[PROGRAMS].split(","))
+    package = _preload(Path(folder), os.environ[PROGRAMS].split(","), interpreter)
     signal.alarm(0)
     if package:
         again = int(beginnings) + 1
@@ -312,7 +409,7 @@ def main() -> Program | None:
             return None
         os.set_inheritable(link.fileno(), True)
         link.sendall(b'{"ready": false}\n')
-        os.execv(sys.executable, command(sys.executable, number, folder, again))
+        os.execv(sys.executable, command(number, folder, again, told))
     if _threads() > 1:
         return None
     sys.stdout.flush()
@@ -320,9 +417,4 @@ def main() -> Program | None:
     gc.collect()
     gc.freeze()  # what is imported lives for ever: collecting it would only copy the pages that hold it
     link.sendall(json.dumps({"ready": True}).encode() + b"\n")
-    return ForkServer(link).serve()
-
-
-if __name__ == "__main__":
-    if (program := main()) is not None:
-        program.run()
+    return ForkServer(link, interpreter).serve()

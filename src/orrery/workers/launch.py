@@ -11,6 +11,8 @@ has gone wakes it at once:
 * the worker is gone (its end of the socket closed, or another parent process): the same;
 * the guardian itself is killed: the kernel kills the program (``PR_SET_PDEATHSIG``).
 
+Where the program has :mod:`walls <orrery.workers.namespaces>`, one more process below the guardian holds them.
+
 Without Linux's ``/proc`` and ``prctl`` it can only use resource limits, the clock and the process group.
 """
 
@@ -26,6 +28,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 TICK, SLOW_TICK = 0.1, 1.0
@@ -88,9 +92,12 @@ def proportional(pids: list[int]) -> int:
 class Guardian:
     """Start one program, watch it, end it, and report how it went."""
 
-    def __init__(self, control: socket.socket, config: dict[str, Any], forked: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, control: socket.socket, config: dict[str, Any], forked: tuple[int, int, int] | None = None
+    ) -> None:
         self.control = control
         self.forked = forked
+        self.holder = 0
         self.config = config
         self.limits: dict[str, Any] = config["limits"]
         self.parent: int = config["parent"]
@@ -109,13 +116,17 @@ class Guardian:
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.signal(signal.SIGTERM, lambda number, frame: self.stop())
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        self.main, failed = self.forked or self.start()
-        with os.fdopen(failed, "rb") as pipe:
-            failure = pipe.read().decode()
+        try:
+            self.main, failed, self.holder = self.forked or self.start()
+        except OSError as error:
+            return {"failure": str(error)}
+        failure, doors = heard(socket.socket(fileno=failed))
         if failure:
-            os.waitpid(self.main, 0)
+            self.kill_all()
             return {"failure": failure}
-        self.control.sendall(json.dumps({"pid": self.main}).encode() + b"\n")
+        socket.send_fds(self.control, [json.dumps({"pid": self.main}).encode() + b"\n"], doors)
+        for door in doors:
+            os.close(door)
         self.reap()  # a program that was forked before us may have ended
         listening: list[Any] = [wake, self.control]
         limited = any(self.limits[name] for name in ("memory_bytes", "wall_seconds", "cpu_seconds", "processes"))
@@ -142,24 +153,25 @@ class Guardian:
             "peak_memory": max(self.peak, biggest),
         }
 
-    def start(self) -> tuple[int, int]:
-        """Fork and execute; return the pid, and a pipe with the reason if it could not be executed."""
-        failed, telling = os.pipe()  # both closed by a successful exec
+    def start(self) -> tuple[int, int, int]:
+        """Fork and execute; return the pid, a socket with the reason if it could not be executed, and the holder."""
+        failed, telling = socket.socketpair()  # both closed by a successful exec
+        holder = shut_in(self.config)
         pid = os.fork()
         if pid == 0:
             try:
-                prepare(self.config)
+                tell(telling, prepare(self.config))
                 argv = self.config["argv"]
                 os.execvpe(argv[0], argv, self.config["env"])
             except BaseException as error:
-                os.write(telling, str(error).encode()[:1000])
+                telling.sendall(str(error).encode()[:1000])
             os._exit(127)
-        os.close(telling)
+        telling.close()
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):  # else the pipes would stay open when the program has ended
             os.dup2(nothing, standard)
         os.chdir("/")
-        return pid, failed
+        return pid, failed.detach(), holder
 
     def obey(self) -> bool:
         """Do what the worker says: ``t`` asks the program to end, ``k`` ends it; False when the worker is gone."""
@@ -186,12 +198,13 @@ class Guardian:
 
     def look(self) -> None:
         """Compare with the limits; end the program where one is passed, or where its grace is over."""
-        memory, cpu, alive = usage(descendants(os.getpid())) if LINUX else (0, 0.0, 1)
+        below = [pid for pid in descendants(os.getpid()) if pid != self.holder] if LINUX else []
+        memory, cpu, alive = usage(below) if LINUX else (0, 0.0, 1)
         limits, now = self.limits, time.monotonic()
         self.idle = min(self.idle + 1, 4) if cpu == self.used else 0
         self.used = cpu
         if limits["memory_bytes"] and memory > limits["memory_bytes"]:
-            memory = proportional(descendants(os.getpid())) or memory
+            memory = proportional(below) or memory
         self.peak = max(self.peak, memory)
         if limits["memory_bytes"] and memory > limits["memory_bytes"]:
             self.passed = "memory_bytes"
@@ -244,8 +257,38 @@ class Guardian:
             time.sleep(0.002)
 
 
-def prepare(config: dict[str, Any]) -> None:
-    """Make the forked process what the program is to be in: own session, signals, limits, folder."""
+def shut_in(config: dict[str, Any], show: Callable[[], None] | None = None) -> int:
+    """Let what is forked from now on be within walls, if it is to be; return the process that holds them, or 0."""
+    if config["walls"] is None:
+        return 0
+    holder: int = _namespaces().apart(show)
+    return holder
+
+
+def tell(telling: socket.socket, door: socket.socket | None) -> None:
+    """Hand the door of the walls to the guardian, where there is one."""
+    if door is not None:
+        socket.send_fds(telling, [b"+"], [door.fileno()])
+        door.close()
+
+
+def heard(failed: socket.socket) -> tuple[str, list[int]]:
+    """Return why the program could not be started, empty if it was, and the door of its walls if they have one."""
+    text, doors = b"", list[int]()
+    with failed:
+        while True:
+            block, fds, _, _ = socket.recv_fds(failed, 4096, 1)
+            doors += fds
+            if not block:
+                return text.removeprefix(b"+").decode(), doors
+            text += block
+
+
+def prepare(config: dict[str, Any]) -> socket.socket | None:
+    """Make the forked process what the program is to be in: own session, signals, limits, walls, folder.
+
+    Returns the door of the walls, if they have one.
+    """
     limits = config["limits"]
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
@@ -262,7 +305,12 @@ def prepare(config: dict[str, Any]) -> None:
         os.nice(limits["nice"])
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
             score.write("800")  # when the machine runs out, the kernel takes this, not the platform
+    door = None
+    if config["walls"] is not None:
+        door = _namespaces().enclose(config["walls"])
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # who gave up its capabilities has to say it again
     os.chdir(config["cwd"])
+    return door
 
 
 def birth(pid: int) -> str:
@@ -275,6 +323,18 @@ def birth(pid: int) -> str:
         return "gone" if fields[0] == "Z" else fields[19]
     except OSError:
         return "gone"
+
+
+def _namespaces() -> Any:
+    """Return the module beside this one, which is not imported as a part of its package: that would take longer."""
+    import importlib.util
+
+    place = Path(__file__).with_name("namespaces.py")
+    spec = importlib.util.spec_from_file_location("orrery_namespaces", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _limit(which: int, value: int) -> None:
@@ -294,10 +354,10 @@ def _pipe() -> tuple[int, int]:
 def main() -> None:
     """Read the configuration from the socket whose number is the first argument, and report there.
 
-    More arguments are a program that was forked already: its number, and the pipe as of :meth:`Guardian.start`.
+    More arguments are a program that was forked already, with what :meth:`Guardian.start` returns.
     """
     number, *more = [int(word) for word in sys.argv[1:]]
-    for each in (number, *more[1:]):
+    for each in (number, *more[1:2]):
         os.set_inheritable(each, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with socket.socket(fileno=number) as control:
@@ -307,9 +367,15 @@ def main() -> None:
             if not block:
                 return
             text += block
-        report = Guardian(control, json.loads(text), (more[0], more[1]) if more else None).run()
-        with contextlib.suppress(OSError):
+        config = json.loads(text)
+        report = Guardian(control, config, (more[0], more[1], more[2]) if more else None).run()
+        try:
             control.sendall(json.dumps(report).encode() + b"\n")
+        except OSError:  # the worker is gone, which would have done this
+            if config["walls"] is not None:
+                import shutil
+
+                shutil.rmtree(config["walls"]["scratch"], ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
-from orrery.pipeline.loaded import VARIABLE
+from orrery.pipeline.loaded import VARIABLE, keep
 from orrery.workers.contained import PASSED_ON
-from orrery.workers.fork_server import ALONE, IMPORT_WITHIN, LATE, PROGRAMS, command
+from orrery.workers.fork_server import ALONE, IMPORT_WITHIN, LATE, PROGRAMS, about, command
 from orrery.workers.launch import LINUX
+from orrery.workers.walls import own_folders
 
 FORK_WITHIN = 10.0
 """Seconds in which a fork server must have forked."""
@@ -54,13 +55,24 @@ class WarmStarts:
     most : so many fork servers at once; the one that was used longest ago makes place.
     wait : whether to wait for a fork server, which imports what the program would else import itself; otherwise
         :class:`StillImporting` is raised meanwhile.
+    own : folders of the packages that are imported before a program begins; by default those of orrery.
     """
 
-    def __init__(self, folder: Path, programs: Sequence[str], *, most: int = 2, wait: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        programs: Sequence[str],
+        *,
+        most: int = 2,
+        wait: bool = True,
+        own: Sequence[Path] | None = None,
+    ) -> None:
+        self._own = [str(path) for path in own or own_folders()]
         self._folder, self._programs, self._most, self._wait = folder, tuple(programs), most, wait
         self._servers: dict[str, _Server] = {}
         self._ending: list[_Server] = []
         self._unfit: set[str] = set()
+        self._expected: dict[Path, Path] = {}
         self._lock = threading.Lock()
         self._finish = weakref.finalize(self, _finish, self._servers, self._ending)
 
@@ -82,6 +94,7 @@ class WarmStarts:
         python, module = program
         place = self.place(python)
         with self._lock:
+            self._take_over()
             self._ending[:] = [server for server in self._ending if not server.over()]
             if not any((place / f"{each}.json").exists() for each in self._programs):
                 place.mkdir(parents=True, exist_ok=True)
@@ -89,6 +102,18 @@ class WarmStarts:
                 return None
             server = self._ready(python, place, _seen_at_import(config["env"]))
             return None if server is None else server.fork(config, pipes)
+
+    def expect(self, noted: Path, place: Path) -> None:
+        """Be told where a program within walls will note what it imports; it may live for long after that."""
+        with self._lock:
+            self._expected[noted] = place
+
+    def _take_over(self) -> None:
+        for noted, place in list(self._expected.items()):
+            if noted.exists():
+                keep(noted, place)
+            if noted.exists() or not noted.parent.exists():
+                del self._expected[noted]
 
     def place(self, python: str) -> Path:
         """Return the folder where it is kept what programs of an interpreter import."""
@@ -124,7 +149,9 @@ class WarmStarts:
             while len(self._servers) >= self._most:
                 self._retire(self._servers.pop(next(iter(self._servers))))
             try:
-                server = _Server(python, place, self._programs, env)
+                if not (told := about(python, self._own)):
+                    return None
+                server = _Server(told, place, self._programs, env)
             except OSError:
                 return None  # the interpreter is not there: who executes it will say so
         self._servers[key] = server  # as the last, which is the one that was used most recently
@@ -146,7 +173,7 @@ class WarmStarts:
 class _Server:
     """One fork server, as its owner sees it."""
 
-    def __init__(self, python: str, place: Path, programs: Sequence[str], env: dict[str, str]) -> None:
+    def __init__(self, told: str, place: Path, programs: Sequence[str], env: dict[str, str]) -> None:
         self._link, theirs = socket.socketpair()
         self.ready = self.gone = self.again = False
         self._heard = b""
@@ -154,7 +181,7 @@ class _Server:
         with theirs:
             try:
                 self.process = subprocess.Popen(
-                    command(python, theirs.fileno(), place, 0),
+                    command(theirs.fileno(), place, 0, told),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
