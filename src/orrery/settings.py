@@ -302,8 +302,8 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "secrets_key": _path(given.get("ORRERY_SECRETS_KEY", "")),
         "passwords": _choice("ORRERY_PASSWORDS", "on", "off"),
         "oidc": _oidc(),
-        "mail": given.get("ORRERY_MAIL", ""),
-        "mail_password": _path(given.get("ORRERY_MAIL_PASSWORD", "")),
+        "mail": os.environ.get("ORRERY_MAIL", ""),
+        "mail_password": _path(os.environ.get("ORRERY_MAIL_PASSWORD", "")),
         "notify": _choice("ORRERY_NOTIFY", "yes", "no", "replay"),
         "walls": _choice("ORRERY_WALLS", "auto", "required", "off"),
     }

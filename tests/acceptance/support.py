@@ -132,9 +132,9 @@ class Running:
         self.orrery = Orrery(settings)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    def start(self, more: dict[str, str] | None = None) -> None:
+        """Start it, and wait until it answers; ``more`` are settings."""
+        clean = {name: value for name, value in os.environ.items() if name not in SETTINGS} | (more or {})
         words = [sys.executable, "-m", "orrery.cli.main", "up", "--home", str(self.settings.home)]
         words += ["--port", str(self.settings.port), "--serving-port", str(self.settings.serving_port)]
         with (self.settings.home / "up.log").open("ab") as log:
