@@ -264,6 +264,22 @@ def test_one_that_fails_keeps_the_others_from_nothing(opened: Orrery, authority:
     assert len(opened.states.data().issues) == 2 and gathered([good])[0].stamps == {}
 
 
+def test_an_address_with_a_password_reaches_no_event_and_no_start(
+    opened: Orrery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+    import sys
+
+    address, before = "git+https://mara:s3cret-word@example.org/r.git", opened.timeline.head()
+    with pytest.raises(NotUnderstood, match="password"):
+        opened.anchoring.anchor([address])
+    assert opened.timeline.head() == before
+    env = {**os.environ, "ORRERY_HOME": str(opened.settings.home), "ORRERY_ANCHORS": address}
+    words = [sys.executable, "-m", "orrery.cli.main", "up"]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "password" in done.stderr and "s3cret-word" not in done.stdout + done.stderr
+
+
 def test_it_is_due_when_the_head_moved_and_the_time_has_come(opened: Orrery, tmp_path: Path) -> None:
     place_, day = str(tmp_path / "outside"), 86400.0
     now = opened.clock.now()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from orrery.audit.places import STAMPS, place
+from orrery.audit.places import STAMPS, checked, place
 from orrery.audit.stamps import stamp
 from orrery.errors import NotFound, OrreryError
 from orrery.timeline.anchor import Anchor
@@ -66,7 +66,11 @@ class Anchoring:
         ------
         NotFound
             If nothing ever happened.
+        NotUnderstood
+            If an address cannot be one, or holds a password: then it is written nowhere.
         """
+        for address in addresses:
+            checked(address)
         head = next(self._timeline.read(newest_first=True, limit=1), None)
         if head is None:
             raise NotFound("There is nothing to anchor: the timeline is empty.")

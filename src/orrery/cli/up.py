@@ -53,12 +53,14 @@ def up(
     A port that is named and taken is an error; without a name the next free one is used.
     """
     from orrery.app import Orrery
+    from orrery.audit.places import split
     from orrery.cli.watching import Screen
     from orrery.notify.mail import server_of
     from orrery.registry import schema
     from orrery.workers.supervisor import Supervisor
 
     settings = orrery_settings.load(here.home, workers=workers)
+    list(split(settings.anchors))  # refused now, not when it is time
     _check_alone(settings.home)
     control = _port(port, "ORRERY_PORT", settings.port, "--port", ())
     serving = _port(serving_port, "ORRERY_SERVING_PORT", settings.serving_port, "--serving-port", (control,))
