@@ -14,7 +14,7 @@ from orrery.monitors.calibration import CalibrationMonitor
 from orrery.monitors.features import FeatureMonitor
 from orrery.monitors.monitor import Finding, Monitor, View
 from orrery.monitors.watch import MONITORS
-from orrery.testing.monitor_contract import check_monitor
+from orrery.testing.monitor_contract import Simulated, check_monitor
 from orrery.types import MonitorName
 
 
@@ -71,3 +71,31 @@ def test_each_monitor_has_a_name_that_the_project_file_knows_and_a_place_in_the_
     own = Path(watch.__file__).parent
     assert len({inspect.getfile(kind) for kind in MONITORS}) == len(MONITORS), "one file a monitor"
     assert all((own / f"{kind.name}.py").exists() for kind in MONITORS)
+
+
+SUBJECTS = {
+    "features": ("inputs", "noise"),
+    "calibration": ("base rate", "groups"),
+    "decay": ("noise", "groups"),
+    "predictions": ("inputs", "noise"),
+    "segments": ("groups", "unfair"),
+    "estimated": ("inputs", "noise"),
+    "fairness": ("unfair", "inputs"),
+    "joint": ("together", "noise"),
+    "anomalies": ("strange", "base rate"),
+    "probing": ("probed", "noise"),
+}
+"""For each monitor a change that it must find, and one that is none of its business: there it stays quiet."""
+
+
+@pytest.mark.parametrize("kind", MONITORS, ids=lambda kind: str(kind.name))
+def test_it_finds_what_it_is_for_and_not_what_others_are_for(kind: type[Monitor]) -> None:
+    own, other = SUBJECTS[kind.name]
+
+    def alarms(change: str) -> bool:
+        world = Simulated(200)
+        monitor = kind.resume(world.view(), {})
+        assert not any(monitor.look(world.view()).alarm for _ in range(10))
+        return any(monitor.look(world.view(change)).alarm for _ in range(40))
+
+    assert alarms(own) and not alarms(other)
