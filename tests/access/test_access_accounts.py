@@ -62,7 +62,8 @@ def test_a_person_is_one_whatever_the_name(accounts: Accounts) -> None:
     accounts.add("mara2", **BY)
     accounts.add("robot", kind="service", owner="mara2", **BY)
     accounts.link("mara", "mara2", **BY)
-    for name in ("mara", "MARA", "mara2", "robot"):
+    accounts.link("mara", "Mara Lind", **BY)  # as git has her in her commits
+    for name in ("mara", "MARA", "mara2", "robot", "Mara Lind"):
         assert accounts.person(name) == "mara", name
     assert accounts.person("LI@Home.example") == "li"
     assert accounts.person("somebody else") == "somebody else"
@@ -74,6 +75,9 @@ def test_a_person_is_one_whatever_the_name(accounts: Accounts) -> None:
         accounts.add("li@home.example", **BY)
     with pytest.raises(NotFound):
         accounts.link("nobody", "x@example.org", **BY)
+    for odd in ("", " Mara", "Mara ", "Mara\nLind", "Mara <mara@example.org>"):
+        with pytest.raises(NotUnderstood):
+            accounts.link("mara", odd, **BY)
 
 
 def test_what_cannot_be_an_account_changes_nothing(accounts: Accounts, timeline: Timeline) -> None:

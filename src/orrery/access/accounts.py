@@ -20,7 +20,7 @@ from orrery.types import address_mark, check_name, format_instant, parse_instant
 
 Kind = Literal["person", "service"]
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")
-_LINK = re.compile(r"[^\s<>]{1,320}")
+_LINK = re.compile(r"[^\s<>](?:[^<>\r\n\t]{0,318}[^\s<>])?")
 
 
 @dataclass(frozen=True)
