@@ -198,6 +198,8 @@ class _Within(LoaderCriteriaOption):
     There, SQLAlchemy 2.1 leaves the columns as they are, and the statement fails.
     """
 
+    inherit_cache = False  # no statement of one caller is another's
+
     def _resolve_where_criteria(self, ext_info: Any) -> Any:
         found = super()._resolve_where_criteria(ext_info)
         return ext_info._adapter.traverse(found) if ext_info.is_aliased_class else found
