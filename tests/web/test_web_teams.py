@@ -88,7 +88,7 @@ def _written(orrery: Orrery, model: str, dataset: str, word: str) -> None:
 
 def address_of(path: str, names: dict[str, str]) -> str:
     path = path.replace(f"/git/{MODEL}.git", "/git/{model}.git")
-    return re.sub(r"{(\w+)}", lambda match: names[match[1]], path)
+    return re.sub(r"{(\w+)}", lambda match: names.get(match[1]) or FILLED[match[1]], path)
 
 
 def bodies(orrery: Orrery) -> dict[tuple[str, str], dict[str, Any]]:
