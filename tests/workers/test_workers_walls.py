@@ -22,7 +22,7 @@ from orrery.workers import walls as walls_module
 from orrery.workers.contained import Finished, Limits, run, spawn
 from orrery.workers.relay import Relay, connected, listening
 from orrery.workers.walls import NAMESPACES, Walling
-from orrery.workers.warm import WarmStarts
+from orrery.workers.warm import StillImporting, WarmStarts
 
 pytestmark = pytest.mark.walls
 MB = 1 << 20
@@ -243,6 +243,23 @@ def test_walls_that_cannot_be_put_up_let_nothing_run(room: Room, tmp_path: Path)
     finished = run(argv, cwd=cwd, limits=LIMITS, warm=room.warm, walls=walls)
     assert finished.code == 127 and "could not be started" in finished.reason and not mark()
     assert run(argv, cwd=room.own, limits=LIMITS, warm=room.warm, walls=walls).ok and mark()
+
+
+class Busy(WarmStarts):
+    """Warm starts that are never ready."""
+
+    def start(self, config: Any, pipes: Any) -> Any:
+        self.scratch = Path(config["walls"]["scratch"])
+        assert self.scratch.is_dir()
+        raise StillImporting
+
+
+def test_who_is_told_to_ask_again_leaves_nothing(room: Room, tmp_path: Path) -> None:
+    busy = Busy(tmp_path / "imported", [PROGRAM])
+    for _ in range(3):
+        with pytest.raises(StillImporting):
+            spawn([sys.executable, "-m", PROGRAM], cwd=room.own, warm=busy, walls=room.walling.around([]))
+        assert not busy.scratch.exists()
 
 
 AS_NOBODY = """

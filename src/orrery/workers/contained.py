@@ -286,7 +286,7 @@ def spawn(
     mark = uuid.uuid4().hex
     given = {**(env or {}), MARK: mark}
     words = [str(word) for word in argv]
-    config = {
+    config: dict[str, Any] = {
         "argv": words,
         "cwd": str(cwd),
         "env": given if own else {**harmless(), **(WITHIN if walls else {}), **given},
@@ -297,7 +297,12 @@ def spawn(
         "grace": grace,
         "walls": None if walls is None else _walls(walls, limits),
     }
-    return Contained(words, config, mark, {"stdin": stdin, "stdout": stdout, "stderr": stderr}, warm)
+    try:
+        return Contained(words, config, mark, {"stdin": stdin, "stdout": stdout, "stderr": stderr}, warm)
+    except BaseException:  # it will be asked again, or cannot be started: nobody else knows of the folder
+        if config["walls"] is not None:
+            shutil.rmtree(config["walls"]["scratch"], ignore_errors=True)
+        raise
 
 
 def run(
