@@ -153,6 +153,8 @@ ORDERS = [
     ("POST", f"{M}/issues"),
     *(("POST", f"{M}/issues/gates3/{order}") for order in ("comment", "assign", "close", "reopen")),
     ("POST", "/api/data/flights"),
+    ("PUT", f"{M}/secrets/warehouse"),
+    ("DELETE", f"{M}/secrets/warehouse"),
 ]
 PLAIN = {f"{M}/labels", "/api/serving/report", "/api/clock"}
 """Routes that change something and neither override nor remove."""
@@ -178,7 +180,7 @@ def test_every_route_that_changes_something_is_known_to_these_tests(web: httpx.C
         for method in methods
         if method != "get"
     }
-    names = {"/5": "/{number}", "/1": "/{number}", "gates3": "{issue}"}
+    names = {"/5": "/{number}", "/1": "/{number}", "gates3": "{issue}", "warehouse": "{secret}"}
     known = set()
     for method, path in ORDERS:
         for value, name in names.items():
