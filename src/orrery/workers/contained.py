@@ -52,7 +52,7 @@ PASSED_ON = frozenset(
 """Variables that the program inherits, besides ``LC_*``."""
 
 
-WITHIN = {"HOME": "/tmp", "TMPDIR": "/tmp"}
+WITHIN = {"HOME": "/tmp", "TMPDIR": "/tmp"}  # nosec B108 - the program's own
 """Variables of a program within walls."""
 LOADED = ".orrery-loaded.json"
 SHARED = 2 << 30
@@ -130,7 +130,7 @@ class Contained:
         self._guardian: subprocess.Popen[bytes] | None = None
         forked = warm.start(config, pipes) if warm is not None else None
         if self._walls is not None and VARIABLE in config["env"]:
-            self._loaded, config["env"][VARIABLE] = config["env"][VARIABLE], f"/tmp/{LOADED}"
+            self._loaded, config["env"][VARIABLE] = config["env"][VARIABLE], f"/tmp/{LOADED}"  # nosec B108 - the program's own
             if warm is not None:
                 warm.expect(Path(self._walls["scratch"], "tmp", LOADED), Path(self._loaded))
         streams: Any

@@ -116,7 +116,7 @@ def enclose(walls: dict[str, Any]) -> socket.socket | None:
     os.makedirs(temporary, mode=0o700, exist_ok=True)
     os.makedirs(root, mode=0o700, exist_ok=True)
     _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=8m,mode=755")
-    _bind(temporary, root + "/tmp", NO_SUID | NO_DEVICES)
+    _bind(temporary, root + "/tmp", NO_SUID | NO_DEVICES)  # nosec B108 - the program's own
     _devices(root, walls["shared_bytes"])
     for path in _without_inner(walls["read"]):
         _bind(path, root + path, NO_SUID | NO_DEVICES | READ_ONLY)
@@ -157,14 +157,14 @@ def _bind(source: str, target: str, attributes: int) -> None:
 
 
 def _devices(root: str, shared_bytes: int) -> None:
-    os.makedirs(f"{root}/dev/shm")
+    os.makedirs(f"{root}/dev/shm")  # nosec B108 - the program's own
     found = [name for name in sorted(os.listdir("/dev")) if name in DEVICES or name.startswith(ACCELERATORS)]
     for name in found:
         _bind(f"/dev/{name}", f"{root}/dev/{name}", NO_SUID)
     if len(found) > len(DEVICES):
         for folder in ("/sys/bus", "/sys/class", "/sys/dev", "/sys/devices"):
             _bind(folder, root + folder, NO_SUID | NO_DEVICES | READ_ONLY)
-    _mount("tmpfs", f"{root}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"size={shared_bytes},mode=1777")
+    _mount("tmpfs", f"{root}/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, f"size={shared_bytes},mode=1777")  # nosec B108 - the program's own
     for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
         os.symlink(f"/proc/self/fd/{number}", f"{root}/dev/{name}")
     os.symlink("/proc/self/fd", f"{root}/dev/fd")
