@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orrery.app import Orrery
-from orrery.data.processing import BASIS, Record, record_of
-from orrery.data.subject import contracts_of
 from orrery.timeline.state import Erasure
 from orrery.web.render import Page
+
+if TYPE_CHECKING:
+    from orrery.data.processing import Record
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class RecordPage(Page):
 
 def privacy_page(orrery: Orrery, limit: int = 100) -> PrivacyPage:
     """Return the page of erasures; who may not find a person's data does not see it."""
+    from orrery.data.subject import contracts_of
+
     orrery.allow("privacy", "")
     data = orrery.states.data()
     found = sorted(data.asked.values(), key=lambda one: one.at, reverse=True)
@@ -80,6 +83,8 @@ def privacy_page(orrery: Orrery, limit: int = 100) -> PrivacyPage:
 
 def record_page(orrery: Orrery, name: str) -> RecordPage:
     """Return the record of processing of a model."""
+    from orrery.data.processing import BASIS, record_of
+
     record = record_of(orrery.model(name), orrery.states.data(), orrery.settings, orrery.clock.now())
     basis = BASIS.get(record.legal_basis, "")
     return RecordPage(title=f"{name}: processing", record=record, missing=record.missing, basis=basis)
