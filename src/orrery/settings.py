@@ -68,7 +68,7 @@ SETTINGS: dict[str, str] = {
     "account is made; link: who has an account with the address that the provider has verified; both: link, else "
     "create; none: nobody.",
     "ORRERY_PRIVACY_KEY": "File with the key that pseudonyms and encrypted values are made with, of 32 bytes or more; "
-    "default: privacy/key in the home folder, made where it is needed.",
+    "or awskms:///KEY, which opens the one in the home folder; default: privacy/key there, made where it is needed.",
     "ORRERY_ANCHORS": "Where the head of the chain is noted again and again, addresses with spaces between: "
     "git+URL, s3://..., gs://..., az://..., the path of a folder, tsa+https://... (a time-stamp authority). Default: "
     "nowhere.",
@@ -134,7 +134,8 @@ class Settings:
     tls_certificate, tls_key : files of the certificate; empty where orrery does no TLS itself.
     tls_port, serving_tls_port, grpc_tls_port : ports for TLS; the latter two 0 for none.
     serving_clients : file with the issuers of the certificates that clients show; empty where they show none.
-    privacy_key : file with the key of personal data; empty for the one in the home folder.
+    privacy_key : file with the key of personal data, or address of the service that opens it; empty for the one in the
+        home folder.
     anchors : addresses where the head of the chain is noted, with spaces between.
     anchor_every : seconds between two notes.
     secrets_key : file with the keys of secrets; empty for the one in the home folder.

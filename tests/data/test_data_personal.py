@@ -152,7 +152,7 @@ def test_the_key_is_read_from_where_the_setting_says(
     assert Orrery(load()).privacy.pseudonyms.of("x") == Pseudonyms(b"k" * 40).of("x") != Pseudonyms(b"l" * 40).of("x")
     assert not (home.home / "privacy" / "key").exists()
     monkeypatch.setenv("ORRERY_PRIVACY_KEY", "https://kms.example")
-    with pytest.raises(NotUnderstood, match="address"):
+    with pytest.raises(NotUnderstood, match="no key service"):
         privacy_key(load())
 
 

@@ -43,7 +43,7 @@ LEFT_OUT = {
     *("lock", "processes.json", "address.json", "up.log", "orrery.db"),
 }
 """What of the home is not copied as it is: what is made anew, and what is copied in another way."""
-KEYS = ("key", "privacy/key", "privacy/key.wrapping", "privacy/keys.db", "secrets/key")
+KEYS = ("key", "privacy/key", "privacy/key.wrapped", "privacy/key.wrapping", "privacy/keys.db", "secrets/key")
 """What opens what is encrypted. It is never in a backup: who finds one finds neither names nor secrets in it."""
 
 

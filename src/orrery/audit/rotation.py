@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from orrery.access.homekey import home_keys, write_keys
 from orrery.data.personal import Privacy
-from orrery.data.pseudonyms import wrapping_file, write_wrapping
+from orrery.data.pseudonyms import at_a_service, wrapping_file, write_wrapping
+from orrery.errors import NotAllowed
 from orrery.settings import Settings
 
 
@@ -33,7 +34,18 @@ def replace_privacy_key(settings: Settings, privacy: Privacy) -> int:
     """Replace what the keys of encrypted values are encrypted with; return how many those are.
 
     Pseudonyms stay: they are made with the privacy key itself, and another one would make another name of everybody.
+
+    Raises
+    ------
+    NotAllowed
+        If a key service keeps the privacy key.
     """
+    if at_a_service(settings):
+        raise NotAllowed(
+            "The privacy key is at a key service, which replaces what it encrypts it with by itself.",
+            safe="Nothing was changed.",
+            todo="Let the service rotate its key; what it opened before, it opens after.",
+        )
     _ = privacy.pseudonyms  # refuses now if the privacy key itself cannot be read
     file = wrapping_file(settings)
     known = file.read_text().split() if file.exists() else []

@@ -58,7 +58,7 @@ def backup(
             f"NOT in it, and nothing encrypted can be read without: {', '.join(made.keys)}. --keys DIR copies them."
         )
     for path in (here.settings.privacy_key, here.settings.secrets_key):
-        if path:
+        if path and "://" not in path:
             show.note(f"NOT copied: {path} lies outside of the home.")
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from orrery.data.pseudonyms import at_a_service
 from orrery.data.subject import contracts_of
 from orrery.settings import Settings
 from orrery.timeline.state import DataState, ModelState
@@ -163,10 +164,11 @@ def record_of(model: ModelState, data: DataState, settings: Settings, now: datet
 
 def _measures(settings: Settings) -> list[str]:
     access = settings.access == "required"
-    outside = bool(settings.privacy_key)
+    where = "outside the home folder" if settings.privacy_key else "in the home folder"
+    where = "opened by a key service" if at_a_service(settings) else where
     return [
         "Pseudonymised columns are keyed hashes from the first byte on; encrypted ones have a key for each subject.",
-        f"The key of both is {'outside' if outside else 'in'} the home folder.",
+        f"The key of both is {where}.",
         "Whoever asks needs an account with a role." if access else "Access is open to who reaches this machine.",
         "Who looked up a subject, and who erased one, stands on a chain of events that shows every change.",
     ]

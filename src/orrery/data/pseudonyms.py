@@ -12,7 +12,7 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,8 @@ def wrapping_keys(settings: Settings, pseudonyms: Pseudonyms) -> list[bytes]:
 
 def wrapping_file(settings: Settings) -> Path:
     """Return where the key is that replaced the first one for encrypting keys."""
-    path = Path(settings.privacy_key) if settings.privacy_key else settings.home / FILE
+    outside = settings.privacy_key and not at_a_service(settings)
+    path = Path(settings.privacy_key) if outside else settings.home / FILE
     return path.with_name(f"{path.name}.wrapping")
 
 
@@ -115,23 +116,24 @@ def written(value: Any) -> str:
 
 
 def privacy_key(settings: Settings) -> bytes:
-    """Return what is in the key file; one in the home folder is made where there is none.
+    """Return what is in the key file, or what a key service opens; one in the home folder is made where there is none.
 
     Raises
     ------
     NotUnderstood
-        If the setting is no path, or the file holds too little.
+        If the setting is neither a path nor the address of a known service, or the file holds too little.
     NotAllowed
-        If there is no such file, or it cannot be read.
+        If there is no such file, it cannot be read, or the service does not open it.
     """
     where = settings.privacy_key
-    if "://" in where:
-        raise NotUnderstood(
-            "ORRERY_PRIVACY_KEY is an address.", todo="Give the path of a file: orrery speaks with no key service."
-        )
+    if at_a_service(settings):
+        from orrery.data.keyservice import FILE as WRAPPED
+        from orrery.data.keyservice import service_key
+
+        return service_key(where, settings.home / WRAPPED, _once)
     path = Path(where) if where else settings.home / FILE
     try:
-        secret = (path if where else _made(path)).read_bytes().strip()
+        secret = (path.read_bytes() if where else _once(path, lambda: secrets.token_urlsafe(48).encode())).strip()
     except OSError as error:
         raise NotAllowed(
             f"The key of personal data in {path} cannot be read: {error.strerror}.",
@@ -143,18 +145,25 @@ def privacy_key(settings: Settings) -> bytes:
     return secret
 
 
-def _made(path: Path) -> Path:
+def at_a_service(settings: Settings) -> bool:
+    """Say whether the setting is the address of a key service, and no path."""
+    return "://" in settings.privacy_key
+
+
+def _once(path: Path, make: Callable[[], bytes]) -> bytes:
+    """Return what is in a file, and make it where it is not there: whole, or not at all, and never over another's."""
     if not path.exists():
+        made = make()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(48))
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(made)
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
-            os.link(fresh, path)  # whole, or not at all, and never over another's
+            os.link(fresh, path)
         fresh.unlink()
-    return path
+    return path.read_bytes()
 
 
 def _derived(secret: bytes, use: str) -> bytes:

@@ -75,9 +75,7 @@ class Replay:
             self._incidents(day)
         self.settle()
         self.clock.set(morning + timedelta(hours=1))
-        asked, landed = self.world.ask(day), self.world.land(day, morning + timedelta(days=1))
-        asked.result()
-        landed.result()
+        self.world.play(day, morning + timedelta(days=1)).result()
 
     def push(self, message: str = "The first model") -> str:
         """Commit what is in the working copy and push it; return what the push said."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from multiprocessing import get_context
@@ -66,29 +66,41 @@ class World:
         why = f"Flights of {first:%B %Y}"
         self._orrery.add_data(model.dataset, rows, why=why, actor="feed", key=f"{model.dataset}-first")
 
-    def land(self, day: date, morning: datetime) -> None:
-        """Bring what became known of a day by the next morning: labels of its predictions, rows for a training."""
-        model, landed = self._model, self._day(day)
-        if not len(landed):
-            return
+    def play(self, day: date, morning: datetime) -> None:
+        """Send a day's requests, and bring what became known of it by the next morning: rows, labels, a metric.
+
+        What waits for another process does not keep the rest from being done.
+        """
+        landed = self._day(day)
+        with ThreadPoolExecutor(1) as beside:
+            rows = beside.submit(self._bring_rows, day, morning, landed)
+            self._ask(day)
+            rows.result()
+            metric = beside.submit(self._bring_metric, day, morning, landed)
+            self._bring_labels(day, morning, landed)
+            metric.result()
+
+    def _bring_rows(self, day: date, morning: datetime, landed: pl.DataFrame) -> None:
+        if len(landed):
+            said = {"why": f"Flights of {day}", "actor": "feed", "key": f"{self._model.dataset}-{day}"}
+            self._orrery.add_data(self._model.dataset, landed, occurred_at=morning, **said)
+
+    def _bring_labels(self, day: date, morning: datetime, landed: pl.DataFrame) -> None:
+        name = self._model.name
         labels = flights.labels_for(landed, day).select(
             entity="flight_id", label="late", at=pl.lit(morning).cast(pl.Datetime("us", "UTC"))
         )
-        self._orrery.add_labels(model.name, labels, actor="feed", key=f"{model.name}-{day}")
-        self._orrery.add_data(
-            model.dataset,
-            landed,
-            why=f"Flights of {day}",
-            actor="feed",
-            key=f"{model.dataset}-{day}",
-            occurred_at=morning,
-        )
-        if (said := self._said.pop(day, None)) is not None:
+        if len(landed):
+            self._orrery.add_labels(name, labels, actor="feed", key=f"{name}-{day}")
+
+    def _bring_metric(self, day: date, morning: datetime, landed: pl.DataFrame) -> None:
+        name, said = self._model.name, self._said.pop(day, None)
+        if len(landed) and said is not None:
             value = flights.unwarned_wait(landed.join(said, on="flight_id", how="left"))
             counted = pl.DataFrame({"entity": [str(day)], "label": [value], "at": [morning]})
-            self._orrery.add_values(model.name, flights.UNWARNED, counted, key=f"{model.name}-{day}")
+            self._orrery.add_values(name, flights.UNWARNED, counted, key=f"{name}-{day}")
 
-    def ask(self, day: date) -> None:
+    def _ask(self, day: date) -> None:
         """Send a day's requests to the inference server, and wait until the challengers have seen them too."""
         requests = flights.requests_for(self._day(day), day)
         said: list[float] = []
@@ -122,13 +134,9 @@ class Apart:
         """See :meth:`World.begin`."""
         return self._process.submit(_do, "begin", first, last)
 
-    def land(self, day: date, morning: datetime) -> Future[None]:
-        """See :meth:`World.land`."""
-        return self._process.submit(_do, "land", day, morning)
-
-    def ask(self, day: date) -> Future[None]:
-        """See :meth:`World.ask`."""
-        return self._process.submit(_do, "ask", day)
+    def play(self, day: date, morning: datetime) -> Future[None]:
+        """See :meth:`World.play`."""
+        return self._process.submit(_do, "play", day, morning)
 
     def close(self) -> None:
         """End the process."""
