@@ -248,3 +248,45 @@ def test_days_that_are_worse_bring_the_former_champion_back(desk: Desk, sold: fl
     assert "sales" in found.why  # a look quotes the days whatever they say
     if kinds:
         assert "Days, not versions, were compared" in why and desk.orrery.model("toy").lane("production").champion == 1
+
+
+def shadowed(desk: Desk, day: int, users: list[str]) -> None:
+    """Log a request of each user on a day; version 2, in shadow, is nearer to what came of it than version 1 is."""
+    count = len(users)
+    at = pl.Series([START + day * DAY + HOUR] * count * 2, dtype=pl.Datetime("us", "UTC"))
+    names = [f"d{day}-{user}" for user in users]
+    frame = pl.DataFrame(
+        {
+            "_id": names * 2,
+            "_at": at,
+            "_environment": ["production"] * count * 2,
+            "_version": pl.Series([1] * count + [2] * count, dtype=pl.Int32),
+            "_role": ["champion"] * count + ["shadow"] * count,
+            "_entity": names * 2,
+            "_output": [[0.5]] * count + [[0.9]] * count,
+            "user": users * 2,
+        }
+    )
+    PredictionLog(desk.orrery.lake, "toy").append(frame)
+    truth = pl.DataFrame({"entity": names, "label": [True] * count, "at": at[:count] + HOUR})
+    LabelTable(desk.orrery.lake, "toy").append(truth)
+
+
+@pytest.mark.parametrize(("later", "grows"), [("same", False), ("others", True)])
+def test_who_comes_back_beside_the_champion_is_no_new_unit(desk: Desk, later: str, grows: bool) -> None:
+    rollout = {"unit": "user", "primary": "brier"}
+    model = {**SPEC["model"], "label_delay": "1h"}
+    policy = specs.to_dict(specs.from_dict({**SPEC, "model": model, "rollout": rollout}))
+    commit = {"commit": "def", "message": "m", "author": "ann", "spec": policy}
+    desk.orrery.append([Draft(kind="pushed", model="toy", actor="ann", why="because", data=commit)])
+    beside(desk, "shadow", commit="def")
+    shadowed(desk, 0, [f"u{place}" for place in range(20)])
+    shadowed(desk, 1, [f"{'u' if later == 'same' else 'v'}{place}" for place in range(20)])
+    found = []
+    for day in (0, 1):
+        args = {"since": format_instant(START + day * DAY), "until": format_instant(START + (day + 1) * DAY)}
+        action = Action(key=f"c{day}", kind="compare", model="toy", version=2, environment="production", args=args)
+        (draft,) = compare(desk, desk.orrery.model("toy"), action)
+        desk.orrery.append([draft])
+        found.append(draft.data["evidence"])
+    assert found[0] > 1 and (found[1] > found[0]) == grows, found

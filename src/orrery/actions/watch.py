@@ -158,6 +158,12 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
             )
         else:
             pairs = _pairs(rows, lane.champion, challenger.version, policy)
+            if "unit" in pairs.columns and since > challenger.since:
+                told_before = matured(
+                    desk.orrery.lake, model.name, action.environment, challenger.since, since, delay, columns=columns
+                )
+                counted = _pairs(told_before, lane.champion, challenger.version, policy)["unit"].unique()
+                pairs = pairs.filter(~pl.col("unit").is_in(counted.implode()).fill_null(False))
             brought = valued_units(*about, since, until) if challenger.role == "canary" else None
             found = compare_once(before, pairs, policy, classes, until, own=own, business=brought, **told)
     days: list[DayFinding] = []

@@ -78,7 +78,8 @@ def look(
     state : of the last look; empty at the first.
     pairs : columns ``at``, ``champion`` and ``challenger`` (lists of outputs), ``label`` and, where the unit of the
         policy is a column, ``unit``.
-    spec : the policy. Each unit is one observation; where it is a column, each of its values in each look.
+    spec : the policy. Each unit is one observation; where it is a column, each of its values: those that an
+        earlier look has counted must not be among them.
     classes : of the model, in the order of its outputs.
     until : time of this look; a block ends a label delay after its last instant.
     scale : largest error that counts, for regressions.
