@@ -89,7 +89,7 @@ def test_the_whole_chain_is_exported_and_holds(orrery, opened: Orrery, tmp_path:
     assert ran.code == 0, ran.err
     assert head in ran.out
     assert orrery("verify", "--json").lines() == [
-        {"holds": True, "events": opened.timeline.head()[0], "head": head, "faults": []}
+        {"holds": True, "events": opened.timeline.head()[0], "head": head, "anchors": 0, "anchored": 0, "faults": []}
     ]
 
 

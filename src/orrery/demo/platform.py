@@ -20,7 +20,7 @@ from orrery.errors import OrreryError
 from orrery.settings import SETTINGS, load
 
 DATABASE = "orrery.db"
-ITS_OWN = (f"{DATABASE}*", "address.json", "lock", "logs", "processes.json", "serving", "up.log")
+ITS_OWN = (f"{DATABASE}*", "address.json", "lock", "logs", "processes.json", "run", "serving", "up.log")
 """What a running orrery has in its home for itself."""
 SHARED = ("environments",)
 """What two orreries of one demo may both use: a version's interpreter is found by its path."""

@@ -133,7 +133,7 @@ def _without_inner(paths: Iterable[str]) -> list[str]:
     """Return paths without those that are in a folder which is among them.
 
     >>> _without_inner(["/usr/lib", "/usr", "/user", "/etc/hosts"])
-    ['/etc/hosts', '/usr', '/user']
+    ['/etc/hosts', '/user', '/usr']
     """
     kept: list[str] = []
     for path in sorted(set(paths)):
