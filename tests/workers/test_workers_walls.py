@@ -147,7 +147,9 @@ def test_it_sees_and_ends_no_process_of_others(room: Room) -> None:
         assert room.said(tried("os.kill(1, signal.SIGKILL)") + "found = 'goes on'") == "goes on"
         assert room.said(tried("os.listdir('/proc/1/root')")) == "PermissionError"
         assert room.said(tried("open('/proc/1/environ').read()")) == "PermissionError"
-        assert room.said(kill, walled=False) is None and victim.wait(10) == -9
+        # Without walls it is there, and is ended, unless this machine itself keeps programs from ending others.
+        without = room.said(kill, walled=False)
+        assert without == "PermissionError" or (without is None and victim.wait(10) == -9)
     finally:
         victim.kill()
         victim.wait()
