@@ -159,11 +159,9 @@ def compare(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
         else:
             pairs = _pairs(rows, lane.champion, challenger.version, policy)
             if "unit" in pairs.columns and since > challenger.since:
-                told_before = matured(
-                    desk.orrery.lake, model.name, action.environment, challenger.since, since, delay, columns=columns
-                )
-                counted = _pairs(told_before, lane.champion, challenger.version, policy)["unit"].unique()
-                pairs = pairs.filter(~pl.col("unit").is_in(counted.implode()).fill_null(False))
+                place = (desk.orrery.lake, model.name, action.environment)
+                before_this = matured(*place, challenger.since, since, delay, columns=columns)
+                pairs = _without_counted(pairs, _pairs(before_this, lane.champion, challenger.version, policy))
             brought = valued_units(*about, since, until) if challenger.role == "canary" else None
             found = compare_once(before, pairs, policy, classes, until, own=own, business=brought, **told)
     days: list[DayFinding] = []
@@ -215,6 +213,11 @@ def _days(desk: Desk, model: ModelState, policy: Spec, promoted: datetime, until
 def _on_guard(policy: Spec) -> Spec:
     """Return the policy for a former champion: it comes back when it is better, whatever margin challengers have."""
     return msgspec.structs.replace(policy, rollout=msgspec.structs.replace(policy.rollout, margin=0.0, guardrails={}))
+
+
+def _without_counted(pairs: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
+    """Leave out the units that earlier looks of the trial have counted: who comes back is no new one."""
+    return pairs.filter(~pl.col("unit").is_in(counted["unit"].unique().implode()).fill_null(False))
 
 
 def _pairs(rows: pl.DataFrame, champion: int, challenger: int, policy: Spec) -> pl.DataFrame:
