@@ -6,6 +6,7 @@ The output of each row is ``value``, or what the column ``echo`` holds.
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def answer(plan, request):
         os._exit(9)
     if "eat" in columns.get("do", ()):
         eat(plan["eats"])
+    if "deaf" in columns.get("do", ()):
+        os.close(0)
+        os.close(plan["given"])
+        threading.Timer(3600, print).start()
     if "hang" in columns.get("do", ()):
         time.sleep(3600)
     if "short" in columns.get("do", ()):
@@ -73,6 +78,7 @@ def main():
     if "fails" in plan:
         tell(told, {"error": {"what": plan["fails"]}})
         sys.exit(1)
+    plan["given"] = given.fileno()
     tell(told, {"ready": True, "columns": {"age": "Int64", "city": "String"}})
     while len(head := given.read(4)) == 4:
         tell(told, answer(plan, msgspec.msgpack.decode(given.read(int.from_bytes(head, "little")))))

@@ -25,6 +25,8 @@ class Load:
     def __init__(self, server: Any, clients: int) -> None:
         self.statuses: Counter[int] = Counter()
         self.versions: Counter[int] = Counter()
+        self.said: set[str] = set()
+        """What those were told who got no answer."""
         self.slowest = 0.0
         self.no_retry_after = 0
         self._stop = threading.Event()
@@ -44,8 +46,9 @@ class Load:
                 self.statuses[answer.status_code] += 1
                 if answer.status_code == 200:
                     self.versions[answer.json()["version"]] += 1
-                elif "retry-after" not in answer.headers:
-                    self.no_retry_after += 1
+                else:
+                    self.said.add(answer.text)
+                    self.no_retry_after += "retry-after" not in answer.headers
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -124,7 +127,7 @@ def test_a_killed_model_comes_back_under_load(server: Any) -> None:
             server.until(lambda: server.count("orrery_requests_total", code="200") and len(server.models()) == 1)
         before = load.statuses[200]
         server.until(lambda: load.statuses[200] > before + 20)
-    assert set(load.statuses) <= {200, 503}
+    assert set(load.statuses) <= {200, 503}, load.said
     assert load.no_retry_after == 0
     assert server.count("orrery_model_restarts_total") == 3
 
@@ -140,6 +143,16 @@ def test_a_request_that_kills_the_model_harms_only_itself(server: Any) -> None:
     assert (again.status_code, "not given them again" in again.json()["error"]) == (500, True)
     assert server.predict().status_code == 200
     assert server.count("orrery_model_restarts_total") == 2
+
+
+def test_a_model_that_takes_no_more_rows_is_ended(server: Any) -> None:
+    server.start()
+    server.assign(server.slot(1))
+    first = server.models()[0].pid
+    assert server.predict({"do": "deaf"}).status_code == 200
+    assert server.predict().status_code == 200
+    assert [process.pid for process in server.models()] != [first]
+    assert server.count("orrery_requests_total", code="500") == 0
 
 
 def test_a_model_that_hangs_is_ended(server: Any) -> None:

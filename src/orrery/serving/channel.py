@@ -119,8 +119,6 @@ class Channel(asyncio.Protocol):
         self._why = ""
         self._errors = _Tail()
         self.pid = child.pid
-        self.over = False
-        """Whether the child has said its last; why is known a moment later, from :attr:`lost`."""
         self.first: Future[Reply] = loop.create_future()
         """The child's first frame, or :class:`ProcessDied`."""
         self.lost: Future[str] = loop.create_future()
@@ -139,7 +137,7 @@ class Channel(asyncio.Protocol):
         channel = cls(child, loop, threads)
         assert child.stdin is not None and child.stdout is not None
         try:
-            channel._writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, child.stdin)
+            channel._writer, _ = await loop.connect_write_pipe(lambda: _Input(channel), child.stdin)
             if child.stderr is not None:
                 await loop.connect_read_pipe(lambda: channel._errors, child.stderr)
             await loop.connect_read_pipe(lambda: channel, child.stdout)
@@ -150,11 +148,16 @@ class Channel(asyncio.Protocol):
 
     _writer: asyncio.WriteTransport
 
+    @property
+    def over(self) -> bool:
+        """Whether the child takes no more, or has said its last; why is known a moment later, from :attr:`lost`."""
+        return self._ending is not None or self._writer.is_closing()
+
     def send(self, columns: Columns, rows: int, op: str = "predict") -> Future[Reply]:
         """Hand over rows to ``predict`` or ``explain``; the future has the reply, or :class:`ProcessDied`."""
         future: Future[Reply] = self._loop.create_future()
-        if self.lost.done():
-            future.set_exception(ProcessDied(self._why))
+        if self.over:
+            future.set_exception(ProcessDied(self._why or "has just ended"))
             return future
         self._next += 1
         frame = self._encode({"id": self._next, "op": op, "columns": columns, "n": rows})
@@ -165,7 +168,7 @@ class Channel(asyncio.Protocol):
     def kill(self, why: str) -> None:
         """End the process at once."""
         self._why = self._why or why
-        if self.pid > 0 and not self.over:
+        if self.pid > 0 and self._ending is None:
             with contextlib.suppress(ProcessLookupError):  # it ended at this moment
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -210,11 +213,15 @@ class Channel(asyncio.Protocol):
             if future is not None and not future.done():
                 future.set_result(reply)
 
+    def deaf(self) -> None:
+        """See that the child ends, which takes no more: what it still says is heard before."""
+        if not self._why:
+            self._loop.call_later(PATIENCE, self.kill, "took no more rows")
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell everybody who waits that the child is gone."""
         if not self._writer.is_closing():
             self._writer.abort()
-        self.over = True
         self._ending = self._loop.create_task(self._lost())
 
     async def _lost(self) -> None:
@@ -235,6 +242,16 @@ class Channel(asyncio.Protocol):
 
 def _end(child: Contained) -> Finished:
     return child.wait(PATIENCE) or child.kill()
+
+
+class _Input(asyncio.BaseProtocol):
+    """Tells that nobody reads what is written; the end of a process may be seen here first."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._channel.deaf()
 
 
 class _Tail(asyncio.Protocol):

@@ -135,9 +135,9 @@ class ModelProcess:
             If it fails otherwise, or returns another number of rows.
         """
         loop = asyncio.get_running_loop()
-        if self._channel is not None and self._channel.over:
-            self._gone(self._channel)
-        channel = self._channel or await self._wait(loop.time() + timeout)
+        until = loop.time() + timeout
+        while (channel := self._channel or await self._wait(until)).over:  # its end is no fault of these rows
+            self._gone(channel)
         sent = loop.time()
         reply = channel.send(columns, rows)
         await asyncio.wait((reply,), timeout=2 * timeout)  # who asked has been told after half of that
