@@ -26,7 +26,7 @@ class Policy:
     name : as the table of the demo calls it.
     every : days between two trainings; 0 is never again.
     window : days of data that a training uses; 0 is all of them.
-    recalibrate : days between two blind recalibrations (Platt, the last 30 days of labels); 0 is none.
+    recalibrate : days between two blind recalibrations (Platt, the labels since its training); 0 is none.
     """
 
     name: str
@@ -64,91 +64,90 @@ class Outcome:
 class Calendar:
     """Plays blind calendars on the year as it was told (with or without the incidents).
 
+    What several of them do alike, in either year, is computed once, and counted for each.
+
     Parameters
     ----------
-    year : the flights as the feeds give them.
-    project, bad : folders with the honest project and with the bad commit (None: it is never pushed).
-    cache : the content cache; a training that two policies share is run once and counted for both.
+    project, bad : folders with the honest project and with the bad commit.
+    cache : the content cache of the trainings.
+    served : days to serve.
     """
 
-    def __init__(self, year: pl.DataFrame, project: Path, bad: Path | None, cache: Path, served: list[date]) -> None:
-        self.year = year.with_columns(pl.col("scheduled").dt.date().alias("_day"))
-        self.cache = Cache(cache)
-        self.served = served
-        inputs = ("flights", "late")
-        self.pipelines = {
-            name: Pipeline(load_module(folder), inputs)
+    def __init__(self, project: Path, bad: Path, cache: Path, served: list[date]) -> None:
+        self._cache = Cache(cache)
+        self._served = served
+        self._pipelines = {
+            name: Pipeline(load_module(folder), ("flights", "late"))
             for name, folder in (("honest", project), ("bad", bad))
-            if folder is not None
         }
-        self.costs: dict[str, float] = {}
+        self._costs: dict[str, float] = {}
+        self._said: dict[str, np.ndarray[Any, Any]] = {}
 
-    def play(self, policy: Policy) -> Outcome:
-        """Serve every day of the year by a policy."""
+    def play(self, policy: Policy, told: pl.DataFrame, incidents: bool) -> Outcome:
+        """Serve every day of the year by a policy.
+
+        Parameters
+        ----------
+        told : the flights as the feeds give them.
+        incidents : whether the bad commit is pushed.
+        """
         outcome = Outcome(policy.name)
+        year = told.with_columns(pl.col("scheduled").dt.date().alias("_day"))
         pieces: list[pl.DataFrame] = []
-        steps = range(0, len(self.served), policy.every or len(self.served))
+        steps = range(0, len(self._served), policy.every or len(self._served))
         for start in steps:
-            days = self.served[start : start + policy.every] if policy.every else self.served
-            pipeline = self._newest_commit(days[0])
-            model, cost = self._train(pipeline, days[0], policy.window)
+            days = self._served[start : start + policy.every] if policy.every else self._served
+            commit = "bad" if incidents and flights.BAD_COMMIT <= days[0] < flights.CORRECTION else "honest"
+            known = year.filter((pl.col("_day") < days[0]) & pl.col("late").is_not_null())
+            if policy.window:
+                known = known.filter(pl.col("_day") >= days[0] - timedelta(days=policy.window))
+            rows = year.filter(pl.col("_day").is_between(days[0], days[-1]))
+            said, cost = self._answers(commit, known.drop("_day"), rows.drop("_day", *flights.OUTCOMES))
             outcome.trainings += 1
             outcome.promotions += start > 0
             outcome.cpu_seconds += cost
-            pieces.append(self._served(policy, pipeline, model, days))
+            answers = rows.select("flight_id", "_day", "late", raw=pl.Series(said), said=pl.Series(said))
+            pieces.append(_recalibrated(answers, days, policy.recalibrate) if policy.recalibrate else answers)
         outcome.said = pl.concat(pieces).select("flight_id", "said")
         return outcome
 
-    def _served(self, policy: Policy, pipeline: Pipeline, model: Any, days: list[date]) -> pl.DataFrame:
-        """Return what one model says on the days until the next training, blindly recalibrated where asked for."""
-        rows = self.year.filter(pl.col("_day").is_between(days[0], days[-1]))
-        raw = self._predict(pipeline, model, rows.drop("_day", *flights.OUTCOMES))
-        answers = rows.select("flight_id", "_day", "late", raw=pl.Series(raw), said=pl.Series(raw))
-        if not policy.recalibrate:
-            return answers
-        parts = []
-        for number in range(0, len(days), policy.recalibrate):
-            part = answers.filter(pl.col("_day").is_between(days[number], days[: number + policy.recalibrate][-1]))
-            known = answers.filter(pl.col("_day") < days[number]).drop_nulls("late")
-            if known["late"].n_unique() == 2:
-                repair = platt(known["raw"].to_numpy(), known["late"].to_numpy().astype(float))
-                part = part.with_columns(said=pl.Series(apply_platt(part["raw"].to_numpy(), *repair)))
-            parts.append(part)
-        return pl.concat(parts)
+    def _answers(self, commit: str, known: pl.DataFrame, requests: pl.DataFrame) -> tuple[np.ndarray[Any, Any], float]:
+        """Return what a model of a commit that has learned from some flights says of others, and what it cost."""
+        trained, asked = (digest(rows.hash_rows(0).to_numpy().tobytes()) for rows in (known, requests))
+        training = f"{commit}/{trained}"
+        if (said := self._said.get(f"{training}/{asked}")) is None:
+            said = self._said[f"{training}/{asked}"] = self._computed(commit, training, trained, known, requests)
+        return said, self._costs[training]
 
-    def _newest_commit(self, day: date) -> Pipeline:
-        bad = flights.BAD_COMMIT <= day < flights.CORRECTION
-        return self.pipelines["bad" if bad and "bad" in self.pipelines else "honest"]
+    def _computed(
+        self, commit: str, training: str, key: str, known: pl.DataFrame, requests: pl.DataFrame
+    ) -> np.ndarray[Any, Any]:
+        pipeline = self._pipelines[commit]
+        inputs = {"flights": Input(known, key), "late": Input(known["late"], f"{key}/late")}
+        result = pipeline.run("model", inputs, {}, self._cache, "demo")
+        self._costs.setdefault(training, sum(report.cpu_seconds for report in result.reports))
+        said: np.ndarray[Any, Any] = result.values["model"].predict_proba(pipeline.module.features(requests))[:, 1]
+        return said
 
-    def _train(self, pipeline: Pipeline, day: date, window: int) -> tuple[Any, float]:
-        known = self.year.filter(pl.col("_day") < day)
-        if window:
-            known = known.filter(pl.col("_day") >= day - timedelta(days=window))
-        known = known.drop("_day").filter(pl.col("late").is_not_null())
-        key = digest(known.hash_rows(0).to_numpy().tobytes())
-        result = pipeline.run(
-            "model",
-            {"flights": Input(known, key), "late": Input(known["late"], f"{key}/late")},
-            {},
-            self.cache,
-            "demo",
-        )
-        cost = sum(report.cpu_seconds for report in result.reports)
-        spent = f"{key}/{id(pipeline)}"
-        self.costs.setdefault(spent, cost)
-        return result.values["model"], self.costs[spent]
 
-    def _predict(self, pipeline: Pipeline, model: Any, requests: pl.DataFrame) -> np.ndarray[Any, Any]:
-        features = pipeline.module.features(requests)
-        probabilities: np.ndarray[Any, Any] = model.predict_proba(features)[:, 1]
-        return probabilities
+def _recalibrated(answers: pl.DataFrame, days: list[date], every: int) -> pl.DataFrame:
+    """Return answers of one model, blindly recalibrated every so many days by what was known of them then."""
+    parts = []
+    for number in range(0, len(days), every):
+        part = answers.filter(pl.col("_day").is_between(days[number], days[: number + every][-1]))
+        known = answers.filter(pl.col("_day") < days[number]).drop_nulls("late")
+        if known["late"].n_unique() == 2:
+            repair = platt(known["raw"].to_numpy(), known["late"].to_numpy().astype(float))
+            part = part.with_columns(said=pl.Series(apply_platt(part["raw"].to_numpy(), *repair)))
+        parts.append(part)
+    return pl.concat(parts)
 
 
 def play_all(
-    truth: pl.DataFrame, project: Path, bad: Path, cache: Path, served: list[date], incidents: bool
-) -> Iterator[Outcome]:
-    """Play every policy on the year, with or without the incidents."""
-    year = flights.with_on_time_labels(flights.with_celsius_feed(truth)) if incidents else truth
-    calendar = Calendar(year, project, bad if incidents else None, cache, served)
-    for policy in POLICIES:
-        yield calendar.play(policy)
+    truth: pl.DataFrame, project: Path, bad: Path, cache: Path, served: list[date]
+) -> Iterator[tuple[Outcome, bool]]:
+    """Play every policy on the year with the incidents, and without them; the second value says which."""
+    calendar = Calendar(project, bad, cache, served)
+    for told, incidents in ((flights.with_incidents(truth), True), (truth, False)):
+        for policy in POLICIES:
+            yield calendar.play(policy, told, incidents), incidents

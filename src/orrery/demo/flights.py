@@ -178,6 +178,11 @@ def with_on_time_labels(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(late=said)
 
 
+def with_incidents(frame: pl.DataFrame) -> pl.DataFrame:
+    """Inject the incidents that lie in what the feeds say: the first and the second."""
+    return with_on_time_labels(with_celsius_feed(frame))
+
+
 def bad_commit(pipeline: str) -> str:
     """Inject the third incident: return the source of `pipeline.py` with a feature that leaks the target.
 

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import httpx
+import msgspec
 import polars as pl
 
 from orrery.app import Orrery
@@ -23,6 +24,7 @@ from orrery.errors import OrreryError
 from orrery.settings import Settings
 
 ROWS_PER_REQUEST = 250
+SAID = {"Content-Type": "application/json", "Prefer": "wait-shadow"}
 
 
 @dataclass
@@ -107,10 +109,10 @@ class World:
         for number, part in enumerate(requests.iter_slices(ROWS_PER_REQUEST)):
             body = {"id": f"{part['flight_id'][0]}.{number}", "inputs": [_tensor(one) for one in part.get_columns()]}
             path = f"/v2/models/{self._model.name}/infer"
-            answer = self._serving.post(path, json=body, headers={"Prefer": "wait-shadow"})
+            answer = self._serving.post(path, content=msgspec.json.encode(body), headers=SAID)
             if answer.status_code != 200:
                 raise OrreryError(f"{self._model.name} did not answer: {answer.status_code} {answer.text[:500]}")
-            said += answer.json()["outputs"][0]["data"]
+            said += msgspec.json.decode(answer.content)["outputs"][0]["data"]
         self._said[day] = requests.select("flight_id", said=pl.Series(said, dtype=pl.Float64))
 
     def _day(self, day: date) -> pl.DataFrame:
