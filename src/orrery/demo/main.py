@@ -201,7 +201,7 @@ def _baselines(pool: ProcessPoolExecutor, folder: Path, truth: pl.DataFrame, ser
 def _play_baselines(path: Path, project: Path, bad: Path, cache: Path, served: list[date]) -> list[Row]:
     """Run in a process of its own, behind the replay."""
     os.environ["OMP_NUM_THREADS"] = "1"  # two idle-waiting threads behind a busy replay would cost it a core
-    _give_way()
+    os.nice(10)
     end_with_parent()
     from orrery.demo.baselines import play_all
 
@@ -210,14 +210,6 @@ def _play_baselines(path: Path, project: Path, bad: Path, cache: Path, served: l
         of_baseline(outcome, truth, incidents)
         for outcome, incidents in play_all(truth, project, bad, cache / "baselines", served)
     ]
-
-
-def _give_way() -> None:
-    """Let this process run only where nobody else wants to."""
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.nice(19)
 
 
 def _say(rows: list[Row], began: float) -> None:
