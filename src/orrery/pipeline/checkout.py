@@ -100,7 +100,7 @@ class Checkout(importlib.abc.MetaPathFinder):
         not wait for each other. May be nested in one thread.
         """
         with _one_at_a_time:
-            others = {name: sys.modules.pop(name) for name in list(sys.modules) if self.owns(name)}
+            others = self._taken()
             sys.modules.update(self.modules)
             root = str(self.root)
             # After the finders of built-in and frozen modules, as the first folder of sys.path would be; sys.path
@@ -120,8 +120,15 @@ class Checkout(importlib.abc.MetaPathFinder):
             finally:
                 sys.path.remove(root)
                 sys.meta_path.remove(self)
-                self.modules = {name: sys.modules.pop(name) for name in list(sys.modules) if self.owns(name)}
+                self.modules = self._taken()
                 sys.modules.update(others)
+
+    def _taken(self) -> dict[str, ModuleType]:
+        """Take the modules with the names of this checkout out of those that Python knows, which are thousands."""
+        own = self._own
+        if own.isdisjoint(sys.modules):
+            return {}
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in own}
 
     def load(self, name: str) -> ModuleType:
         """Import one module of the checkout, if it is not there yet."""
