@@ -21,7 +21,7 @@ from orrery.access.denials import Denials
 from orrery.access.guarded import Of, needs
 from orrery.access.keys import Keys
 from orrery.access.reads import Reads
-from orrery.access.roles import DATA, OWNER, Caller
+from orrery.access.roles import DATA, OWNER, Principal
 from orrery.access.secrets import SecretOrders, Secrets
 from orrery.access.vault import Vault
 from orrery.audit.orders import AuditOrders
@@ -56,14 +56,14 @@ if TYPE_CHECKING:
 
 
 class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders):
-    """One orrery: its timeline, its data and the commands that change it, for one caller.
+    """One orrery: its timeline, its data and the commands that change it, for one principal.
 
     Parameters
     ----------
     settings : see :mod:`orrery.settings`.
     """
 
-    caller: Caller = OWNER
+    principal: Principal = OWNER
     """For whom: who opens the home folder owns it; :meth:`acting` gives the same orrery for somebody else."""
 
     def __init__(self, settings: Settings) -> None:
@@ -121,14 +121,14 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
 
     # --- for whom --------------------------------------------------------------------------------------------------
 
-    def acting(self, caller: Caller) -> Orrery:
-        """Return this orrery as a caller may see and change it."""
+    def acting(self, principal: Principal) -> Orrery:
+        """Return this orrery as a principal may see and change it."""
         made = copy.copy(self)
-        made.caller = caller
+        made.principal = principal
         return made
 
     def allow(self, permission: str, name: str, of: Of = "project") -> None:
-        """Let the caller do something in a project, with a dataset, or without a name everywhere.
+        """Let the principal do something in a project, with a dataset, or without a name everywhere.
 
         A denied attempt is written down.
 
@@ -139,20 +139,20 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
         NotAllowed
             If they may not.
         """
-        caller = self.caller
-        may = caller.may if of == "project" else caller.may_data
+        principal = self.principal
+        may = principal.may if of == "project" else principal.may_data
         if may(permission, name):
             if of == "dataset" and permission == "read" and name not in self.states.data().datasets:
                 raise self._not_here(name, of)  # one that is kept from them is answered in the same words
             return
         there = name in (self.timeline.models() if of == "project" else self.states.data().datasets)
         where = f"in {name}" if there else "in what is not there" if name else "everywhere"
-        why = f"{caller.name} may not {permission} {where}."
-        self.denials.note(caller.name, permission, why, project=name if there else "")
+        why = f"{principal.name} may not {permission} {where}."
+        self.denials.note(principal.name, permission, why, project=name if there else "")
         if name and not may("read", name):
             raise self._not_here(name, of)
         raise NotAllowed(
-            f"{caller.name} may not {permission} {f'in {name}' if name else 'everywhere'}.",
+            f"{principal.name} may not {permission} {f'in {name}' if name else 'everywhere'}.",
             safe="Nothing was changed; the attempt is written down.",
             todo="An administrator gives roles: `orrery user grant`.",
         )
@@ -160,13 +160,13 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def models(self) -> list[str]:
-        """Return the names of all models that the caller may see."""
-        return [name for name in self.timeline.models() if self.caller.may("read", name)]
+        """Return the names of all models that the principal may see."""
+        return [name for name in self.timeline.models() if self.principal.may("read", name)]
 
     def datasets(self) -> dict[str, Dataset]:
-        """Return the state of all datasets that the caller may see."""
+        """Return the state of all datasets that the principal may see."""
         found = self.states.data().datasets
-        return {name: one for name, one in found.items() if self.caller.may_data("read", name)}
+        return {name: one for name, one in found.items() if self.principal.may_data("read", name)}
 
     def model(self, name: str) -> ModelState:
         """Return the state of a model. Do not change it.
@@ -177,7 +177,7 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
             If there is none of this name; the nearest one is named.
         """
         try:
-            if self.caller.may("read", name):
+            if self.principal.may("read", name):
                 return self.states.model(name)
         except NotFound:
             pass

@@ -13,7 +13,7 @@ from orrery.access.accounts import Accounts
 from orrery.access.denials import Denials
 from orrery.access.keys import IDLE, SESSION, Keys
 from orrery.access.patience import FORGOTTEN, FREE, LONGEST_WAIT, Patience
-from orrery.access.roles import ALLOWED, MEANING, ROLES, Caller, Grant, Permission, grant
+from orrery.access.roles import ALLOWED, MEANING, ROLES, Grant, Permission, Principal, grant
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.settings import Settings
 from orrery.timeline.store import Timeline
@@ -45,7 +45,7 @@ def test_an_account_comes_and_goes_with_all_that_it_has(timeline: Timeline) -> N
     assert accounts.fits("mara", PASSWORD) and not accounts.fits("mara", PASSWORD + " ")
     assert keys.check(shown, "token")
     accounts.disable("mara", **BY)
-    assert accounts.caller("mara") is None and accounts.caller("robot") is None
+    assert accounts.principal("mara") is None and accounts.principal("robot") is None
     assert not accounts.fits("mara", PASSWORD) and keys.check(shown, "token") is None
     with pytest.raises(NotAllowed):
         keys.token("mara", scopes=["git"], **BY)
@@ -194,20 +194,20 @@ def test_every_permission_says_who_has_it_and_what_it_means() -> None:
 
 @given(st.sampled_from(ROLES), st.sampled_from(["*", "tides", "team/sea"]), st.sampled_from(["", "tides", "flights"]))
 def test_a_role_holds_where_it_was_given_and_nowhere_else(role: str, place: str, project: str) -> None:
-    caller = Caller("mara", (grant(role, place),), {"tides": "sea"})
+    principal = Principal("mara", (grant(role, place),), {"tides": "sea"})
     here = place == "*" or project == "tides"
     for permission, roles in ALLOWED.items():
-        assert caller.may(permission, project) == (here and role in roles)
-    narrowed = Caller("mara", (grant(role, place),), {"tides": "sea"}, project="tides")
+        assert principal.may(permission, project) == (here and role in roles)
+    narrowed = Principal("mara", (grant(role, place),), {"tides": "sea"}, project="tides")
     assert not narrowed.may("read", "flights") and not narrowed.may("read", "")
 
 
 def test_a_sign_off_is_answered_by_who_may() -> None:
-    quality = Caller("mara", (Grant("reviewer:quality", "tides"), Grant("viewer", "*")))
+    quality = Principal("mara", (Grant("reviewer:quality", "tides"), Grant("viewer", "*")))
     assert quality.may_sign("quality", "tides")
     assert not quality.may_sign("legal", "tides") and not quality.may_sign("quality", "flights")
-    assert Caller("li", (Grant("reviewer", "*"),)).may_sign("legal", "tides")
-    assert not Caller("olaf", (Grant("scientist", "*"), Grant("operator", "*"))).may_sign("quality", "tides")
+    assert Principal("li", (Grant("reviewer", "*"),)).may_sign("legal", "tides")
+    assert not Principal("olaf", (Grant("scientist", "*"), Grant("operator", "*"))).may_sign("quality", "tides")
 
 
 @BOTH

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.app import Orrery
 from orrery.errors import NotAllowed
 from orrery.review.commands import OwnWork
@@ -71,7 +71,7 @@ def orrery(home: Settings, request: pytest.FixtureRequest) -> Iterator[Orrery]:
 
 
 def as_reviewer(orrery: Orrery, name: str, role: str = "reviewer") -> Orrery:
-    return orrery.acting(Caller(name, (Grant(role, MODEL),)))
+    return orrery.acting(Principal(name, (Grant(role, MODEL),)))
 
 
 def approve(orrery: Orrery, name: str, **more: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.access.secrets import Secrets
 from orrery.app import Orrery
 from orrery.data.sealed import Sealed
@@ -114,14 +114,14 @@ def test_who_may(home: Settings) -> None:
     orrery = Orrery(home)
     orrery.set_secret("tides", "warehouse", VALUE, **BY)
     for role, allowed in (("viewer", False), ("reviewer", False), ("scientist", True), ("operator", True)):
-        caller = orrery.acting(Caller("x", (Grant(role, "tides"),)))
+        theirs = orrery.acting(Principal("x", (Grant(role, "tides"),)))
         if allowed:
-            (event,) = caller.set_secret("tides", "other", VALUE, why="w", actor="somebody else")
+            (event,) = theirs.set_secret("tides", "other", VALUE, why="w", actor="somebody else")
             assert event.actor == "x"
         else:
             with pytest.raises(NotAllowed):
-                caller.set_secret("tides", "other", VALUE, **BY)
+                theirs.set_secret("tides", "other", VALUE, **BY)
         with pytest.raises(NotAllowed):
-            caller.rotate_secrets("", **BY)  # everybody's
+            theirs.rotate_secrets("", **BY)  # everybody's
         with pytest.raises(NotFound):
-            caller.remove_secret("flights", "other", **BY)
+            theirs.remove_secret("flights", "other", **BY)

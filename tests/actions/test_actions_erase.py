@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from orrery import spec as specs
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.actions.desk import Desk
 from orrery.actions.erase import erase, find, preview
 from orrery.actions.expire import expire
@@ -201,14 +201,14 @@ def test_who_is_not_there_is_not_erased(clinic: Orrery) -> None:
 
 def test_only_who_may_finds_or_erases(clinic: Orrery) -> None:
     for role, may in (("administrator", True), ("compliance", True), ("operator", False), ("scientist", False)):
-        desk = Desk(clinic.acting(Caller("x", (Grant(role),))), again=False)
+        desk = Desk(clinic.acting(Principal("x", (Grant(role),))), again=False)
         if may:
             preview(desk, "p3", **WHY)
             continue
         for act in (erase, find):
             with pytest.raises(NotAllowed, match="may not privacy"):
                 act(desk, "p3", **WHY)
-    inside = Desk(clinic.acting(Caller("x", (Grant("compliance", "toy"),))), again=False)
+    inside = Desk(clinic.acting(Principal("x", (Grant("compliance", "toy"),))), again=False)
     with pytest.raises(NotAllowed):
         preview(inside, "p3", **WHY)  # what is kept of a person is everybody's
 

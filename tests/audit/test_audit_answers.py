@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orrery import spec
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.app import Orrery
 from orrery.data.contract import Contract
 from orrery.errors import NotAllowed, NotFound
@@ -137,14 +137,14 @@ def test_what_somebody_did_under_every_name_as_what_and_when(opened: Orrery) -> 
 
 
 def test_only_who_may_asks(opened: Orrery) -> None:
-    reader = opened.acting(Caller("jo", (Grant("viewer", "tides"),)))
+    reader = opened.acting(Principal("jo", (Grant("viewer", "tides"),)))
     assert reader.served("tides", "2026-03-03")
     with pytest.raises(NotAllowed):
         reader.deeds("mara")
-    stranger = opened.acting(Caller("vi", (Grant("viewer", "gulls"),)))
+    stranger = opened.acting(Principal("vi", (Grant("viewer", "gulls"),)))
     with pytest.raises(NotFound):
         stranger.served("tides", "2026-03-03")
-    assert opened.acting(Caller("co", (Grant("compliance"),))).deeds("mara").events
+    assert opened.acting(Principal("co", (Grant("compliance"),))).deeds("mara").events
 
 
 # --- reads -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from notify.conftest import ADDRESSES, BY, MODEL, Sink, Time, asked, candidate, draft
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.actions.courier import courier_of
 from orrery.app import Orrery
 from orrery.errors import NotUnderstood, OrreryError
@@ -71,7 +71,7 @@ def test_reminders_questions_answers_and_overrides(orrery: Orrery, courier: Cour
     courier.step()
     assert sink.to() == ["mara"] and sink.last[0]["Subject"].startswith("Reminder: ")
 
-    mara = orrery.acting(Caller("mara", (Grant("reviewer:quality", MODEL),)))
+    mara = orrery.acting(Principal("mara", (Grant("reviewer:quality", MODEL),)))
     (question,) = [e for e in mara.ask_changes(MODEL, 1, why="What of the winter?", actor="x") if "title" in e.data]
     courier.step()
     assert sink.to() == ["nora", "pia"]  # who wrote it, and who pushed it: once, though an issue was opened, too

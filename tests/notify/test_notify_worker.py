@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from notify.conftest import BY, MODEL, Receiver, Sink, asked
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.actions.worker import Worker
 from orrery.app import Orrery
 from orrery.errors import NotAllowed
@@ -140,7 +140,7 @@ def test_an_operator_adds_a_webhook_on_the_page_and_sees_its_key_once(
         web.post("/-/sign-in", data={"name": "vic", "password": password}, headers=same)
         page = web.get(f"/{MODEL}/channels").text
         assert "<form" not in page and at(web, "hook", **said).status_code == 403
-    operator = orrery.acting(Caller("olga", (Grant("operator", MODEL),)))
+    operator = orrery.acting(Principal("olga", (Grant("operator", MODEL),)))
     for allow in (
         lambda: operator.add_hook(MODEL, "x", receiver.url, private=True, why="x", actor="x"),
         lambda: operator.add_channel(MODEL, "x", "json://localhost", private=True, why="x", actor="x"),

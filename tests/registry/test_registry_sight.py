@@ -1,4 +1,4 @@
-"""What a caller sees of the stores, on both databases; MLflow's server is in ``tests/web/test_web_mlflow_teams.py``."""
+"""What a principal sees of the stores, on both databases; MLflow's server is in ``web/test_web_mlflow_teams.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.settings import Settings
 
 
@@ -25,8 +25,8 @@ def stores(home: Settings, request: pytest.FixtureRequest) -> Iterator[tuple[Any
     _engines.pop(opened(uri)[0]).dispose()
 
 
-def as_(project: str, role: str = "scientist") -> Caller:
-    return Caller(project, (Grant(role, project),))
+def as_(project: str, role: str = "scientist") -> Principal:
+    return Principal(project, (Grant(role, project),))
 
 
 def test_each_sees_and_changes_their_own(stores: tuple[Any, Any]) -> None:
@@ -84,7 +84,7 @@ def test_each_sees_and_changes_their_own(stores: tuple[Any, Any]) -> None:
     with pytest.raises(MlflowException, match="may not track"):
         runs.log_batch(run, [Metric("loss", 0.1, 1, 1)], [], [])
 
-    asking.set(Caller("mara", (Grant("viewer"),)))
+    asking.set(Principal("mara", (Grant("viewer"),)))
     assert len(runs.search_experiments(ViewType.ALL)) == 3 and len(models.search_registered_models()) == 2
     asking.set(None)
     assert models.get_model_version("tides", 1).source != models.get_model_version("waves", 1).source

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.actions.desk import failure
 from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotFound, NotUnderstood
@@ -96,8 +96,8 @@ def test_what_cannot_be_ordered_changes_nothing(orrery: Orrery) -> None:
 
 def test_viewers_read_and_others_write(orrery: Orrery) -> None:
     with pytest.raises(NotAllowed):
-        orrery.acting(Caller("vera", (Grant("viewer", MODEL),))).open_issue(MODEL, "A", why="b", actor="vera")
-    (event,) = orrery.acting(Caller("sam", (Grant("scientist", MODEL),))).open_issue(MODEL, "A", why="b", actor="x")
+        orrery.acting(Principal("vera", (Grant("viewer", MODEL),))).open_issue(MODEL, "A", why="b", actor="vera")
+    (event,) = orrery.acting(Principal("sam", (Grant("scientist", MODEL),))).open_issue(MODEL, "A", why="b", actor="x")
     assert event.actor == "sam"
 
 

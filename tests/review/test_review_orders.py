@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotUnderstood
 from orrery.review.commands import OwnWork
@@ -81,7 +81,7 @@ def settle(orrery: Orrery) -> list[str]:
 
 
 def acting(orrery: Orrery, name: str, role: str = "reviewer") -> Orrery:
-    return orrery.acting(Caller(name, (Grant(role, MODEL),)))
+    return orrery.acting(Principal(name, (Grant(role, MODEL),)))
 
 
 def said(name: str) -> dict[str, str]:

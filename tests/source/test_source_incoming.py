@@ -25,7 +25,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.actions.courier import courier_of
 from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotUnderstood, OrreryError
@@ -341,7 +341,7 @@ def test_four_eyes_hold_for_who_pushed_elsewhere(
     post(web, "github", told("github", commit, login="pia-at-github"))
     courier.step()
     write_candidate(orrery, commit)
-    mine_ = {name: orrery.acting(Caller(name, (Grant("reviewer"),))) for name in ("pia", "mara")}
+    mine_ = {name: orrery.acting(Principal(name, (Grant("reviewer"),))) for name in ("pia", "mara")}
     with pytest.raises(NotAllowed, match="pushed the commit"):
         mine_["pia"].approve(MODEL, 1, why="Fine.", actor="x")
     assert mine_["mara"].approve(MODEL, 1, why="Fine.", actor="x")

@@ -53,7 +53,7 @@ def test_what_an_administrator_orders(web: httpx.Client, orrery: Orrery, address
     assert ordered(web, address, "revoke", token=key.id, account="mara").status_code == 404  # not a token of hers
     assert ordered(web, address, "revoke", token=key.id).status_code == 303 and not orrery.keys.check(shown, "token")
     assert ordered(web, address, "sign-out").status_code == 303 and not orrery.keys.check(session, "session")
-    assert ordered(web, address, "disable").status_code == 303 and orrery.accounts.caller("olaf") is None
+    assert ordered(web, address, "disable").status_code == 303 and orrery.accounts.principal("olaf") is None
     for order, fields, status in (
         ("grant", {"role": "king"}, 422),
         ("grant", {"role": "viewer", "account": "nobody"}, 404),
@@ -85,5 +85,5 @@ def test_who_does_not_manage_accounts_neither_sees_nor_orders(
         own = {"Origin": address, **headers}
         assert web.post("/-/accounts/grant", data=form, headers=own).status_code == 403
     with pytest.raises(NotAllowed):
-        orrery.acting(orrery.accounts.caller("olaf")).allow("accounts", "")  # type: ignore[arg-type]
+        orrery.acting(orrery.accounts.principal("olaf")).allow("accounts", "")  # type: ignore[arg-type]
     assert Grant("administrator") not in orrery.accounts.get("olaf").grants

@@ -24,7 +24,7 @@ from starlette.routing import Mount
 from orrery.access.door import Door
 from orrery.access.homekey import home_key, training_pass, trains
 from orrery.access.patience import FREE, Patience
-from orrery.access.roles import ALLOWED, ROLES, Caller, Grant
+from orrery.access.roles import ALLOWED, ROLES, Grant, Principal
 from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotFound
 from orrery.settings import Settings
@@ -191,7 +191,7 @@ def test_pages_show_each_role_the_forms_that_it_may_send_and_no_others(web: http
 READS = {"acting", "allow", "datasets", "due", "model", "models", "open", "personal", "settled", "team_apart"}
 READS |= {"deeds"}  # asks for audit itself, everywhere: tests/audit/test_audit_answers.py
 OF_THE_LOOP = {"append", "note_read", "note_read_of_chain", "note_read_of_log", "order", "ship_journal"}
-"""What carries out what was ordered; nothing that a caller reaches."""
+"""What carries out what was ordered; nothing that a principal reaches."""
 COMMANDS = {
     name: method
     for name, method in inspect.getmembers(Orrery, inspect.isfunction)
@@ -204,8 +204,8 @@ def test_each_role_at_each_command(orrery: Orrery) -> None:
     for name, method in COMMANDS.items():
         permission, of = method.permission  # a command without a rule has none, and this fails
         for role in ROLES:
-            ours = orrery.acting(Caller("x", (Grant(role, MODEL),)))
-            theirs = orrery.acting(Caller("x", (Grant(role, "tides"),)))
+            ours = orrery.acting(Principal("x", (Grant(role, MODEL),)))
+            theirs = orrery.acting(Principal("x", (Grant(role, "tides"),)))
             expected = TypeError if role in ALLOWED[permission] else NotAllowed  # let in, it misses the rest
             with pytest.raises(expected):
                 getattr(ours, name)("flights" if of == "dataset" else MODEL)

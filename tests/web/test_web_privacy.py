@@ -6,7 +6,7 @@ import httpx
 import polars as pl
 import pytest
 
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.actions.desk import Desk
 from orrery.actions.erase import erase, find
 from orrery.app import Orrery
@@ -54,8 +54,8 @@ def test_a_dataset_says_that_rows_are_gone(clinic: Orrery, web: httpx.Client) ->
 def test_who_may_not_erase_does_not_see_who_was(clinic: Orrery) -> None:
     for role in ("viewer", "scientist", "reviewer", "operator"):
         with pytest.raises(NotAllowed):
-            privacy_page(clinic.acting(Caller("x", (Grant(role),))))
-    assert privacy_page(clinic.acting(Caller("x", (Grant("compliance"),)))).erasures
+            privacy_page(clinic.acting(Principal("x", (Grant(role),))))
+    assert privacy_page(clinic.acting(Principal("x", (Grant("compliance"),)))).erasures
 
 
 def test_the_record_of_a_model_says_what_nobody_has_said(year: Orrery, web: httpx.Client) -> None:

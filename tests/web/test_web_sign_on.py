@@ -205,14 +205,18 @@ def test_a_role_of_a_group_ends_when_nobody_signs_in_again(signing: Signing) -> 
     with signing.browser() as web:
         assert web.get("/data", headers=headers).status_code == 200
         assert web.get("/mlflow/x", headers=headers).status_code == 403  # of another scope
-        assert signing.orrery.accounts.caller("mara").may("read")  # type: ignore[union-attr]
+        assert signing.orrery.accounts.principal("mara").may("read")  # type: ignore[union-attr]
         with signing.orrery.timeline.engine.begin() as connection:
             past = {"until": "2020-01-01T00:00:00.000000Z"}
             connection.execute(sa.text("UPDATE access_group_roles SET until = :until"), past)
-        caller = signing.orrery.accounts.caller("mara")
-        assert caller is not None and not caller.grants and web.get("/api/verify", headers=headers).status_code == 403
+        principal = signing.orrery.accounts.principal("mara")
+        assert (
+            principal is not None
+            and not principal.grants
+            and web.get("/api/verify", headers=headers).status_code == 403
+        )
     signing.enter()
-    assert signing.orrery.accounts.caller("mara").may("read")  # type: ignore[union-attr]
+    assert signing.orrery.accounts.principal("mara").may("read")  # type: ignore[union-attr]
     assert signing.granted("mara")[-1] == ("viewer", "*", True)
 
 
@@ -260,7 +264,7 @@ def test_a_disabled_account_stays_out(signing: Signing) -> None:
     signing.orrery.accounts.disable("mara", **BY)
     assert web.get("/api/models").status_code == 401
     signing.refused("is disabled")
-    assert signing.orrery.accounts.caller("mara") is None
+    assert signing.orrery.accounts.principal("mara") is None
 
 
 @pytest.mark.parametrize("newcomers", ["link", "both", "none"])

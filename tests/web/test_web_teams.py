@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orrery.access.roles import ROLES, Caller, Grant
+from orrery.access.roles import ROLES, Grant, Principal
 from orrery.app import Orrery
 from orrery.errors import OrreryError
 from orrery.settings import Settings
@@ -170,7 +170,7 @@ def test_who_may_see_it_is_shown_the_mark_wherever_there_is_something(web: httpx
 
 
 def test_commands_say_nothing_of_others(orrery: Orrery) -> None:
-    bob = orrery.acting(Caller("bob", tuple(Grant(role, "team/sea") for role in ROLES), orrery.accounts.teams()))
+    bob = orrery.acting(Principal("bob", tuple(Grant(role, "team/sea") for role in ROLES), orrery.accounts.teams()))
     assert bob.models() == ["tides"] and list(bob.datasets()) == ["tide-rows"]
     for name in (MARK, f"{MARK}s", MARK[:-1], "xanadu"):
         with pytest.raises(OrreryError) as found:

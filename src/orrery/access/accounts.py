@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from orrery.access import tables
 from orrery.access.passwords import fits, hashed
-from orrery.access.roles import DATA, EVERYWHERE, Caller, Grant, grant
+from orrery.access.roles import DATA, EVERYWHERE, Grant, Principal, grant
 from orrery.errors import Conflict, NotAllowed, NotFound, NotUnderstood
 from orrery.timeline.event import Draft
 from orrery.timeline.store import Timeline
@@ -86,7 +86,7 @@ class Accounts:
             raise NotFound(f"There is no account {name!r}.", todo="`orrery user list` names them.")
         return found
 
-    def caller(self, name: str, *, project: str = "", key: str = "") -> Caller | None:
+    def principal(self, name: str, *, project: str = "", key: str = "") -> Principal | None:
         """Return what an account may do; nothing if there is none, or it is disabled.
 
         Parameters
@@ -99,7 +99,7 @@ class Accounts:
         if account is None or account.disabled:
             return None
         until = parse_instant(account.until) if account.until else None
-        return Caller(account.name, account.grants, teams, project, key=key, until=until)
+        return Principal(account.name, account.grants, teams, project, key=key, until=until)
 
     def person(self, name: str) -> str:
         """Return who is behind a name: an account, an address, the author of a commit, a service; else the name.

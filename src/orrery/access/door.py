@@ -15,10 +15,10 @@ from orrery.access.homekey import TRAINING, trains
 from orrery.access.keys import Keys, csrf_of
 from orrery.access.passwords import AT_ONCE
 from orrery.access.patience import Patience
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.errors import NotAllowed
 
-SERVING = Caller("orrery/serving")
+SERVING = Principal("orrery/serving")
 """The inference servers of this orrery."""
 
 
@@ -49,11 +49,11 @@ class Visitor:
 
     Parameters
     ----------
-    caller : who; nothing where nothing was shown, or a session that is over.
+    principal : who; nothing where nothing was shown, or a session that is over.
     csrf : what the forms of the session carry; empty where there is none.
     """
 
-    caller: Caller | None
+    principal: Principal | None
     csrf: str = ""
 
 
@@ -96,17 +96,19 @@ class Door:
         if not shown.session or entrance == "git":
             return Visitor(None)
         key = self._keys.check(shown.session, "session")
-        caller = self._accounts.caller(key.account, key=key.id) if key else None
-        if caller is None:
+        principal = self._accounts.principal(key.account, key=key.id) if key else None
+        if principal is None:
             return Visitor(None)
         if writes and (entrance == "api" or not shown.same_origin):
-            self._denials.note(caller.name, "forged", "A write with the session of a browser, not from a page of ours.")
+            self._denials.note(
+                principal.name, "forged", "A write with the session of a browser, not from a page of ours."
+            )
             raise NotAllowed(
                 "The session of a browser does not write here.", safe="Nothing was changed.", todo="Use a token."
             )
-        return Visitor(caller, csrf_of(shown.session))
+        return Visitor(principal, csrf_of(shown.session))
 
-    def sign_in(self, name: str, password: str) -> Caller | None:
+    def sign_in(self, name: str, password: str) -> Principal | None:
         """Return who has this name and password; what does not fit is written down and makes the next try slower.
 
         Raises
@@ -116,7 +118,7 @@ class Door:
         """
         if not self._passwords:
             raise NotAllowed("Nobody signs in with a password here.", todo="Use a token: `orrery token create`.")
-        known = self._accounts.caller(name)
+        known = self._accounts.principal(name)
         who = known.name if known else STRANGER
         with AT_ONCE:  # a hundred tries at once are counted like a hundred tries one after the other
             try:
@@ -131,32 +133,32 @@ class Door:
         self._denials.note(who, "sign-in", "A wrong name or password.")
         return None
 
-    def _by_program(self, shown: Shown, entrance: str) -> Caller:
+    def _by_program(self, shown: Shown, entrance: str) -> Principal:
         if shown.bearer and hmac.compare_digest(shown.bearer.encode(), self._home_key.encode()):
             return SERVING
         if shown.bearer and entrance == "mlflow" and (project := trains(self._home_key, shown.bearer)):
-            return Caller(TRAINING, (Grant("scientist", project),), self._accounts.teams(), project)
+            return Principal(TRAINING, (Grant("scientist", project),), self._accounts.teams(), project)
         if (shown.bearer or shown.password).startswith("orrery_"):
             return self._by_token(shown, entrance)
         if shown.bearer:
             raise self._denied(entrance, "A bearer that is no token.")
-        caller = self.sign_in(shown.name, shown.password)
-        if caller is None or entrance not in ("git", "mlflow", "api"):
+        principal = self.sign_in(shown.name, shown.password)
+        if principal is None or entrance not in ("git", "mlflow", "api"):
             raise Denied("Name and password do not fit.")
-        return caller
+        return principal
 
-    def _by_token(self, shown: Shown, entrance: str) -> Caller:
+    def _by_token(self, shown: Shown, entrance: str) -> Principal:
         key = self._keys.check(shown.bearer or shown.password, "token")
-        caller = self._accounts.caller(key.account, project=key.project, key=key.id) if key else None
-        if key is None or caller is None:
+        principal = self._accounts.principal(key.account, project=key.project, key=key.id) if key else None
+        if key is None or principal is None:
             raise self._denied(entrance, "A token that opens nothing: wrong, expired or revoked.")
-        if not shown.bearer and shown.name.casefold() not in ("", "token", caller.name.casefold()):
+        if not shown.bearer and shown.name.casefold() not in ("", "token", principal.name.casefold()):
             raise self._denied(entrance, "A token under the name of another account.")
         if entrance not in key.scopes and not (entrance == "pages" and "api" in key.scopes):
-            why = f"The token {key.id} of {caller.name} is not for {entrance}, only for {', '.join(key.scopes)}."
-            self._denials.note(caller.name, entrance, why)
+            why = f"The token {key.id} of {principal.name} is not for {entrance}, only for {', '.join(key.scopes)}."
+            self._denials.note(principal.name, entrance, why)
             raise NotAllowed(why, safe="Nothing was changed.", todo="`orrery token create` makes one that is.")
-        return caller
+        return principal
 
     def _denied(self, entrance: str, why: str) -> Denied:
         self._denials.note(STRANGER, entrance, why)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
-from orrery.access.roles import Caller, Permission
+from orrery.access.roles import Permission, Principal
 
 Of = Literal["project", "dataset"]
 
@@ -14,10 +14,10 @@ Of = Literal["project", "dataset"]
 class Guarded(Protocol):
     """What has commands."""
 
-    caller: Caller
+    principal: Principal
 
     def allow(self, permission: str, name: str, of: Of = "project") -> None:
-        """Raise unless the caller may."""
+        """Raise unless the principal may."""
 
 
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ def needs(
 ) -> Callable[[Callable[Concatenate[G, str, P], T]], Callable[Concatenate[G, str, P], T]]:
     """Let a command through only for who has a permission in the project, or for the dataset, that it names first.
 
-    What it does is attributed to the caller, unless that is who owns the files.
+    What it does is attributed to the principal, unless that is who owns the files.
     """
 
     def guard(command: Callable[Concatenate[G, str, P], T]) -> Callable[Concatenate[G, str, P], T]:
@@ -38,8 +38,8 @@ def needs(
         def checked(self: G, name: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
             self.allow(permission, name, of)
             given: dict[str, Any] = kwargs
-            if "actor" in given and not self.caller.owner:
-                given["actor"] = self.caller.name
+            if "actor" in given and not self.principal.owner:
+                given["actor"] = self.principal.name
             return command(self, name, *args, **kwargs)
 
         checked.permission = (permission, of)  # type: ignore[attr-defined]

@@ -118,8 +118,8 @@ def grant(role: str, place: str = EVERYWHERE) -> Grant:
 
 
 @dataclass(frozen=True)
-class Caller:
-    """Who asks, and what they may do.
+class Principal:
+    """Who asks something of the control plane, and what they may do.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class Caller:
 
         Examples
         --------
-        >>> mara = Caller("mara", (Grant("reviewer", "team/flights"),), {"flight-delay": "flights"})
+        >>> mara = Principal("mara", (Grant("reviewer", "team/flights"),), {"flight-delay": "flights"})
         >>> mara.may("review", "flight-delay"), mara.may("release", "flight-delay"), mara.may("review", "tides")
         (True, False, False)
         """
@@ -180,7 +180,7 @@ class Caller:
 
         Examples
         --------
-        >>> Caller("mara", (Grant("viewer", "team/flights"),), {"flight-delay": "flights"}).projects("read")
+        >>> Principal("mara", (Grant("viewer", "team/flights"),), {"flight-delay": "flights"}).projects("read")
         frozenset({'flight-delay'})
         """
         if self.may(permission):
@@ -193,5 +193,5 @@ class Caller:
         return self.owner or any(one.kind in ALLOWED[permission] for one in self.grants)
 
 
-OWNER = Caller("owner", owner=True)
+OWNER = Principal("owner", owner=True)
 """Who opens the home folder: nothing in it can be kept from them."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orrery.access.guarded import Of, needs
-from orrery.access.roles import Caller
+from orrery.access.roles import Principal
 from orrery.errors import Damaged, NotAllowed, NotFound, NotUnderstood
 from orrery.timeline.event import Draft, Event
 from orrery.types import check_name
@@ -217,13 +217,13 @@ def _key(line: str) -> bytes:
 class SecretOrders:
     """What people order of secrets: the part of :class:`orrery.app.Orrery` that is about them."""
 
-    caller: Caller
+    principal: Principal
     timeline: Timeline
 
     if TYPE_CHECKING:
 
         def allow(self, permission: str, name: str, of: Of = "project") -> None:
-            """Raise unless the caller may."""
+            """Raise unless the principal may."""
 
         @property
         def secrets(self) -> Secrets:

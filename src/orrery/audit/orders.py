@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from orrery.access.guarded import Of, needs
-from orrery.access.roles import Caller
+from orrery.access.roles import Principal
 from orrery.audit.deeds import Deeds, deeds
 from orrery.audit.served import Served, served
 from orrery.audit.standing import Standings
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class AuditOrders:
     """Questions about what happened, and notes of what was read."""
 
-    caller: Caller
+    principal: Principal
     settings: Settings
     timeline: Timeline
     states: States
@@ -36,7 +36,7 @@ class AuditOrders:
     if TYPE_CHECKING:
 
         def allow(self, permission: str, name: str, of: Of = "project") -> None:
-            """Raise unless the caller may."""
+            """Raise unless the principal may."""
 
         def personal(self, spec: Spec) -> dict[str, str]:
             """Return the columns that a model's datasets mark as personal."""
@@ -59,7 +59,7 @@ class AuditOrders:
         Raises
         ------
         NotAllowed
-            If the caller may not audit.
+            If the principal may not audit.
         """
         self.allow("audit", "")
         return deeds(self.timeline, Standings(self.timeline, self.accounts.person), who, begin, end)
@@ -95,4 +95,4 @@ class AuditOrders:
         self.reads.note(self._reader(actor), "chain", "The whole chain was exported.")
 
     def _reader(self, actor: str) -> str:
-        return (actor if self.caller.owner else self.caller.name) or acting_name()
+        return (actor if self.principal.owner else self.principal.name) or acting_name()

@@ -33,7 +33,7 @@ def issues(
     """List the open issues, the oldest first; those of orrery itself stand at no model and close by themselves."""
     orrery = here.orrery()
     of = {name: orrery.model(name).issues for name in ([model] if model is not None else orrery.models())}
-    if model is None and orrery.caller.may("audit"):
+    if model is None and orrery.principal.may("audit"):
         of[""] = orrery.states.data().issues
     found: list[dict[str, Any]] = [
         {"model": name, **show.plain(one)}

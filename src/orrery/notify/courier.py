@@ -138,7 +138,7 @@ class Courier:
     def _people(self) -> People:
         readers = []
         for account in self._accounts.all():
-            if account.kind == "person" and not account.disabled and (may := self._accounts.caller(account.name)):
+            if account.kind == "person" and not account.disabled and (may := self._accounts.principal(account.name)):
                 readers.append(Reader(account.name, may))
         return People(readers, self._accounts.person, self._hands)
 

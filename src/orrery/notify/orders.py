@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orrery.access.guarded import Of, needs
 from orrery.access.outgoing import only_owner, split
-from orrery.access.roles import Caller
+from orrery.access.roles import Principal
 from orrery.errors import NotAllowed, NotUnderstood
 from orrery.notify import chat
 from orrery.notify.channels import TOPICS, Channel, Channels
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class NotifyOrders:
     """Orders about where a project's news goes."""
 
-    caller: Caller
+    principal: Principal
     settings: Settings
     clock: Clock
     channels: Channels
@@ -32,7 +32,7 @@ class NotifyOrders:
     if TYPE_CHECKING:
 
         def allow(self, permission: str, name: str, of: Of = "project") -> None:
-            """Raise unless the caller may."""
+            """Raise unless the principal may."""
 
         def model(self, name: str) -> ModelState:
             """Return the state of a model."""
@@ -43,7 +43,7 @@ class NotifyOrders:
     ) -> Channel:
         """Tell a chat the news of a project; ``about``: ``all`` or ``reviews``."""
         self.model(name)
-        only_owner(private, self.caller.owner)
+        only_owner(private, self.principal.owner)
         if about not in TOPICS:
             raise NotUnderstood(f"{about!r} is nothing that a chat is told.", todo=f"Use {' or '.join(TOPICS)}.")
         chat.check(url)
@@ -63,7 +63,7 @@ class NotifyOrders:
     ) -> tuple[Channel, str]:
         """Send the events of a project to a program; the second of what is returned is the key, shown once."""
         self.model(name)
-        only_owner(private, self.caller.owner)
+        only_owner(private, self.principal.owner)
         split(url, private=private)
         return self.channels.add(name, hook, "hook", url, kinds, private, actor, why)
 

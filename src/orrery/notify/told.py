@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orrery.access.roles import Caller
+from orrery.access.roles import Principal
 from orrery.timeline.event import Event
 from orrery.timeline.state import ModelState, Version
 
@@ -40,7 +40,7 @@ class Reader:
     """
 
     name: str
-    may: Caller
+    may: Principal
 
 
 @dataclass(frozen=True)

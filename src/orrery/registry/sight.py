@@ -1,9 +1,9 @@
-"""What of MLflow a caller may see and change: the rows of their projects, in whatever way they are asked for.
+"""What of MLflow a principal may see and change: the rows of their projects, in whatever way they are asked for.
 
 MLflow has hundreds of addresses, and its pages ask by GraphQL as well. All of them read and write through the stores,
 so the rows are narrowed there, in the sessions of the stores, and not at each address:
 
-- a session that only reads sees the rows of projects in which the caller may ``read``,
+- a session that only reads sees the rows of projects in which the principal may ``read``,
 - a session that writes sees, and leaves behind, rows of projects in which they may ``track``; else it is undone.
 
 An experiment or a registered model belongs to the project that its name begins with, up to a ``/`` or a ``.``. What
@@ -37,7 +37,7 @@ _DELETED = "Deleted_Internal"
 
 
 class Sight(Protocol):
-    """Who asks, and where they may what; a caller of :mod:`orrery.access.roles` is one."""
+    """Who asks, and where they may what; a principal of :mod:`orrery.access.roles` is one."""
 
     @property
     def name(self) -> str:
@@ -198,7 +198,7 @@ class _Within(LoaderCriteriaOption):
     There, SQLAlchemy 2.1 leaves the columns as they are, and the statement fails.
     """
 
-    inherit_cache = False  # no statement of one caller is another's
+    inherit_cache = False  # no statement of one principal is another's
 
     def _resolve_where_criteria(self, ext_info: Any) -> Any:
         found = super()._resolve_where_criteria(ext_info)
@@ -248,7 +248,7 @@ def _sources(written: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_location(session: Session, one: Any) -> None:
-    """Refuse a place for files of the caller's choice: the server would read there, for whoever asks."""
+    """Refuse a place for files of the principal's choice: the server would read there, for whoever asks."""
     if isinstance(one, tracked.SqlTraceTag) and one.key == MLFLOW_ARTIFACT_LOCATION:
         root = _root(session, _TRACES.c.request_id == one.request_id)
         if one.value != f"{root}/traces/{one.request_id}/artifacts":

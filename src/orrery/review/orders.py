@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from orrery.access.guarded import Of, needs
-from orrery.access.roles import Caller
+from orrery.access.roles import Principal
 from orrery.errors import NotFound, NotUnderstood
 from orrery.review import commands, issues
 from orrery.timeline.event import Draft, Event
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ReviewOrders:
     """Orders about versions that wait for a word, and about issues; every one returns the events it became."""
 
-    caller: Caller
+    principal: Principal
     timeline: Timeline
     accounts: Accounts
     denials: Denials
@@ -30,7 +30,7 @@ class ReviewOrders:
     if TYPE_CHECKING:
 
         def allow(self, permission: str, name: str, of: Of = "project") -> None:
-            """Raise unless the caller may."""
+            """Raise unless the principal may."""
 
         def order(self, name: str, make: Callable[[ModelState], Sequence[Draft]]) -> list[Event]:
             """Append what is made of the state."""
@@ -43,10 +43,10 @@ class ReviewOrders:
     ) -> list[Event]:
         """Say yes to a version, or override a gate that refused it."""
         said = {"why": why, "actor": actor, "environment": environment, "role": role, "gate": gate}
-        person, caller = self.accounts.person, self.caller
+        person, principal = self.accounts.person, self.principal
 
         def signs(role: str) -> bool:
-            return caller.may_sign(role, name)
+            return principal.may_sign(role, name)
 
         try:
             return self.order(name, lambda model: commands.approve(model, version, **said, person=person, signs=signs))
@@ -65,10 +65,10 @@ class ReviewOrders:
     ) -> list[Event]:
         """Ask the author for changes; the review waits until the question is closed with an answer."""
         said = {"why": why, "actor": actor, "environment": environment, "role": role}
-        caller = self.caller
+        principal = self.principal
 
         def signs(role: str) -> bool:
-            return caller.may_sign(role, name)
+            return principal.may_sign(role, name)
 
         return self.order(name, lambda model: commands.ask(model, version, **said, signs=signs))
 
@@ -135,7 +135,7 @@ class ReviewOrders:
     @needs("note")
     def close_issue(self, name: str, issue: str, *, why: str, actor: str) -> list[Event]:
         """Close an issue; where a review waited for it, it waits for its reviewers again."""
-        person, reviews = self.accounts.person, self.caller.may("review", name)
+        person, reviews = self.accounts.person, self.principal.may("review", name)
         return self.order(
             name, lambda model: issues.closed(model, issue, why=why, actor=actor, person=person, reviews=reviews)
         )

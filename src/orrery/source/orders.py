@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from orrery.access.guarded import Of, needs
 from orrery.access.outgoing import only_owner
-from orrery.access.roles import Caller
+from orrery.access.roles import Principal
 from orrery.settings import Settings
 from orrery.source.git import MAIN
 from orrery.source.remote import Remote, Remotes
@@ -16,7 +16,7 @@ from orrery.timeline.store import Timeline
 class RemoteOrders:
     """Orders about where a project's commits come from."""
 
-    caller: Caller
+    principal: Principal
     settings: Settings
     timeline: Timeline
     remotes: Remotes
@@ -24,7 +24,7 @@ class RemoteOrders:
     if TYPE_CHECKING:
 
         def allow(self, permission: str, name: str, of: Of = "project") -> None:
-            """Raise unless the caller may."""
+            """Raise unless the principal may."""
 
     @needs("operate")
     def set_remote(
@@ -41,7 +41,7 @@ class RemoteOrders:
         private: bool = False,
     ) -> tuple[Remote, str]:
         """Say where a project comes from; the second of what is returned is the secret of its webhooks."""
-        only_owner(private, self.caller.owner)
+        only_owner(private, self.principal.owner)
         return self.remotes.set(
             name, url, by=actor, why=why, branch=branch, user=user, token=token, secret=secret, private=private
         )

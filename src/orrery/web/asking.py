@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 
-from orrery.access.roles import OWNER, Caller
+from orrery.access.roles import OWNER, Principal
 from orrery.app import Orrery
 from orrery.errors import NotUnderstood
 from orrery.web.assignment import Assigner
@@ -20,8 +20,8 @@ HEADER = "X-Orrery-Actor"
 async def _orrery(request: Request) -> Orrery:
     found = request.app.state.orrery
     assert isinstance(found, Orrery)
-    caller = visitor.get().caller
-    return found if caller is OWNER else found.acting(caller or Caller(""))
+    principal = visitor.get().principal
+    return found if principal is OWNER else found.acting(principal or Principal(""))
 
 
 async def _assigner(request: Request) -> Assigner:
@@ -67,7 +67,7 @@ def actor_named(name: str) -> str:
 
 
 Here = Annotated[Orrery, Depends(_orrery)]
-"""The orrery that is asked, as the caller may see and change it."""
+"""The orrery that is asked, as the principal may see and change it."""
 Assigning = Annotated[Assigner, Depends(_assigner)]
 """What the inference servers are told."""
 Actor = Annotated[str, Depends(_actor)]

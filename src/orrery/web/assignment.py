@@ -65,11 +65,11 @@ def _passes(orrery: Orrery) -> Iterator[Pass]:
     now, models = datetime.now(UTC), orrery.models()
 
     def of(hash_: str, account: str, project: str, until: datetime) -> Iterator[Pass]:
-        caller = orrery.accounts.caller(account, project=project)
-        if caller is not None and caller.anywhere("predict"):
-            whole = not project and caller.may("predict")
-            mine = None if whole else tuple(name for name in models if caller.may("predict", name))
-            yield Pass(hash=hash_, until=min(until, caller.until or until).timestamp(), models=mine, account=account)
+        principal = orrery.accounts.principal(account, project=project)
+        if principal is not None and principal.anywhere("predict"):
+            whole = not project and principal.may("predict")
+            mine = None if whole else tuple(name for name in models if principal.may("predict", name))
+            yield Pass(hash=hash_, until=min(until, principal.until or until).timestamp(), models=mine, account=account)
 
     for key in orrery.keys.all():
         if "inference" in key.scopes and key.holds(now):

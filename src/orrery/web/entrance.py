@@ -2,7 +2,7 @@
 
 What is shown: the cookie of a session (pages), a token as bearer or in place of a password (programs), or name and
 password (git and MLflow). What was shown goes no further: behind the entrance there is only the header with the name,
-and a caller can say none of their own.
+and who asks can say none of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 
 from orrery.access.door import SERVING, Denied, Door, Shown, Visitor
-from orrery.access.roles import OWNER, Caller
+from orrery.access.roles import OWNER, Principal
 from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotFound, OrreryError
 from orrery.web.guard import HEADERS, SAFE, App, Message, Receive, Scope, Send
@@ -63,14 +63,14 @@ class Entrance:
         try:
             shown = _shown(headers, cookie_name(self._orrery))
             found = await run_in_threadpool(door.who, shown, entrance_of(path), method not in SAFE)
-            if rule is None and found.caller is not None:
+            if rule is None and found.principal is not None:
                 await say(send, 404, "There is nothing here.")
                 return
-            if rule is None or (found.caller is None and rule.permission != "public"):
+            if rule is None or (found.principal is None and rule.permission != "public"):
                 await self._ask(send, method, path, headers)
                 return
-            if found.caller is not None and rule.permission != "public":
-                await run_in_threadpool(self._check, found.caller, rule)
+            if found.principal is not None and rule.permission != "public":
+                await run_in_threadpool(self._check, found.principal, rule)
         except Denied as error:
             await self._ask(send, method, path, headers, str(error))
             return
@@ -78,8 +78,8 @@ class Entrance:
             await _refuse(send, error, headers)
             return
         inward = [(name, value) for name, value in headers if name not in _SHOWN]
-        if found.caller is not None:
-            inward.append((ACTOR, found.caller.name.encode("latin-1", "replace")))
+        if found.principal is not None:
+            inward.append((ACTOR, found.principal.name.encode("latin-1", "replace")))
         if path.startswith("/-/"):  # what ends or begins a session must see it
             inward += [(name, value) for name, value in headers if name == b"cookie"]
         said: list[int] = []
@@ -93,22 +93,22 @@ class Entrance:
             await self._app({**scope, "headers": inward}, receive, heard)
         finally:
             visitor.reset(token)
-        if found.caller is not None and rule.where == "somewhere" and said[:1] == [403]:  # MLflow's stores said no
-            why = f"{found.caller.name} may not {method} what {path} is about."
-            await run_in_threadpool(self._orrery.denials.note, found.caller.name, "track", why)
+        if found.principal is not None and rule.where == "somewhere" and said[:1] == [403]:  # MLflow's stores said no
+            why = f"{found.principal.name} may not {method} what {path} is about."
+            await run_in_threadpool(self._orrery.denials.note, found.principal.name, "track", why)
 
-    def _check(self, caller: Caller, rule: Rule) -> None:
-        if rule.permission == "anybody" and caller is not SERVING:
+    def _check(self, principal: Principal, rule: Rule) -> None:
+        if rule.permission == "anybody" and principal is not SERVING:
             return
-        if rule.permission == "serving" or caller is SERVING:
-            if caller is SERVING and rule.permission == "serving":
+        if rule.permission == "serving" or principal is SERVING:
+            if principal is SERVING and rule.permission == "serving":
                 return
-            self._orrery.denials.note(caller.name, "serving", f"{caller.name} is not for this address.")
+            self._orrery.denials.note(principal.name, "serving", f"{principal.name} is not for this address.")
             raise NotAllowed("This is between the processes of orrery.", safe="Nothing was changed.")
-        orrery = self._orrery.acting(caller)
+        orrery = self._orrery.acting(principal)
         if rule.where == "dataset":
             orrery.allow(rule.permission, rule.name, "dataset")
-        elif rule.where != "somewhere" or not caller.anywhere(rule.permission):
+        elif rule.where != "somewhere" or not principal.anywhere(rule.permission):
             orrery.allow(rule.permission, rule.name)
 
     async def _ask(self, send: Send, method: str, path: str, headers: list[tuple[bytes, bytes]], why: str = "") -> None:

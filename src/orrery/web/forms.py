@@ -238,7 +238,7 @@ async def read(request: Request) -> tuple[Fields, str, str]:
             todo="Go back and say why, for somebody who was not there.",
         )
     claimed = actor_named(fields.pop("actor", ""))
-    return fields, why, claimed if said.caller is OWNER or said.caller is None else said.caller.name
+    return fields, why, claimed if said.principal is OWNER or said.principal is None else said.principal.name
 
 
 def check_csrf(fields: Fields) -> None:

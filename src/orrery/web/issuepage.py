@@ -72,7 +72,7 @@ class IssuePage(Page):
 
 def issues_page(orrery: Orrery) -> IssuesPage:
     """Return the page of the issues of all models, the newest first, and of those of orrery itself for who audits."""
-    own = orrery.states.data().issues if orrery.caller.may("audit") else {}
+    own = orrery.states.data().issues if orrery.principal.may("audit") else {}
     return _listed({name: orrery.model(name).issues for name in orrery.models()} | {"": own}, "Issues")
 
 

@@ -94,8 +94,8 @@ def environment() -> jinja2.Environment:
 
 def may(permission: str, project: str) -> bool:
     """Say whether who looks may do something in a project: a page shows no form that would only be refused."""
-    caller = visitor.get().caller
-    return caller is not None and caller.may(permission, project)
+    principal = visitor.get().principal
+    return principal is not None and principal.may(permission, project)
 
 
 def when(instant: datetime | str | None) -> str:

@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from orrery.access.door import Door
 from orrery.access.homekey import home_key
 from orrery.access.patience import Patience
-from orrery.access.roles import OWNER, Caller
+from orrery.access.roles import OWNER, Principal
 from orrery.access.tls import Certificate
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
@@ -167,10 +167,10 @@ def _load(module: str, name: str, orrery: Orrery, **more: Any) -> App:
     return made
 
 
-def _who() -> Caller | None:
+def _who() -> Principal | None:
     """Return who asks; nothing where nobody needs to be narrowed."""
-    caller = visitor.get().caller
-    return None if caller is OWNER else caller or Caller("")
+    principal = visitor.get().principal
+    return None if principal is OWNER else principal or Principal("")
 
 
 def status_of(error: OrreryError) -> int:

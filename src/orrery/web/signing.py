@@ -98,12 +98,12 @@ async def sign_in(request: Request, orrery: Whole, door: AtDoor) -> Response:
     fields = await _fields(request)
     name, place = fields.get("name", ""), within(fields.get("next", "/"))
     try:
-        caller = await run_in_threadpool(door.sign_in, name, fields.get("password", ""))
+        principal = await run_in_threadpool(door.sign_in, name, fields.get("password", ""))
     except NotAllowed as error:
         return sign_in_page(orrery, place, f"{error.what} {error.todo}", 429)
-    if caller is None:
+    if principal is None:
         return sign_in_page(orrery, place, "Name and password do not fit.", 401)
-    return await run_in_threadpool(begin, request, orrery, caller.name, "with a password", place)
+    return await run_in_threadpool(begin, request, orrery, principal.name, "with a password", place)
 
 
 def begin(request: Request, orrery: Orrery, account: str, how: str, place: str) -> Response:
@@ -171,12 +171,12 @@ async def sign_out(request: Request, orrery: Whole) -> Response:
     """End this session, or all sessions of the account."""
     fields = await _fields(request)
     check_csrf(fields)
-    caller = visitor.get().caller
-    assert caller is not None
+    principal = visitor.get().principal
+    assert principal is not None
     everywhere = fields.get("everywhere") == "yes"
     why = "Signed out everywhere." if everywhere else "Signed out."
-    key = "" if everywhere else caller.key
-    await run_in_threadpool(lambda: orrery.keys.sign_out(caller.name, by=caller.name, why=why, key=key))
+    key = "" if everywhere else principal.key
+    await run_in_threadpool(lambda: orrery.keys.sign_out(principal.name, by=principal.name, why=why, key=key))
     answer = RedirectResponse("/-/sign-in", 303)
     put_cookie(answer, orrery, cookie_name(orrery), "", 0)
     return answer
@@ -185,25 +185,25 @@ async def sign_out(request: Request, orrery: Whole) -> Response:
 @router.get("/account")
 def account(orrery: Whole) -> Response:
     """Show one's own account."""
-    caller = visitor.get().caller
-    assert caller is not None
+    principal = visitor.get().principal
+    assert principal is not None
     now = datetime.now(UTC)
-    known = next((one for one in orrery.accounts.all() if one.name == caller.name), None)
+    known = next((one for one in orrery.accounts.all() if one.name == principal.name), None)
     by_groups = known.by_groups if known else ()
     roles = [
         f"{one.role} of {'everything' if one.place == EVERYWHERE else one.place}"
         f"{', by a group' if one in by_groups else ''}"
-        for one in caller.grants
+        for one in principal.grants
     ]
-    sessions = sum(one.holds(now) for one in orrery.keys.all(caller.name, "session"))
+    sessions = sum(one.holds(now) for one in orrery.keys.all(principal.name, "session"))
     tokens = [
         f"{one.id}: {', '.join(one.scopes)}, until {one.until:%Y-%m-%d}{f' ({one.label})' if one.label else ''}"
-        for one in orrery.keys.all(caller.name)
+        for one in orrery.keys.all(principal.name)
         if one.holds(now)
     ]
-    wish, said = orrery.channels.wishes().get(caller.name, ("all", ""))
+    wish, said = orrery.channels.wishes().get(principal.name, ("all", ""))
     page = AccountPage(
-        title=caller.name,
+        title=principal.name,
         roles=roles,
         issuers=list(known.issuers) if known else [],
         sessions=sessions,
@@ -221,9 +221,9 @@ async def choose_news(request: Request, orrery: Whole) -> Response:
     """Say what one wants to be told."""
     fields = await _fields(request)
     check_csrf(fields)
-    caller = visitor.get().caller
-    assert caller is not None
-    name, wish = caller.name, fields.get("wish", "")
+    principal = visitor.get().principal
+    assert principal is not None
+    name, wish = principal.name, fields.get("wish", "")
     await run_in_threadpool(lambda: orrery.channels.wish(name, wish, by=name, why="Chosen on the page of the account."))
     return RedirectResponse("/-/account", 303)
 

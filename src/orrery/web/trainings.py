@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orrery.access.door import Visitor
 from orrery.access.homekey import TRAINING, home_key, trains
-from orrery.access.roles import Caller, Grant
+from orrery.access.roles import Grant, Principal
 from orrery.web.entrance import ACTOR, entrance_of, say, visitor
 from orrery.web.guard import App, Receive, Scope, Send
 from orrery.web.rules import rule_of
@@ -46,7 +46,7 @@ class OfTrainings:
             await say(send, 401, "This is no pass of a training.", "Nothing was changed.")
         else:
             inward = [(name, value) for name, value in scope["headers"] if name != ACTOR]
-            token = visitor.set(Visitor(Caller(TRAINING, (Grant("scientist", project),), project=project)))
+            token = visitor.set(Visitor(Principal(TRAINING, (Grant("scientist", project),), project=project)))
             try:
                 await self._app({**scope, "headers": [*inward, (ACTOR, TRAINING.encode())]}, receive, send)
             finally:

@@ -152,7 +152,7 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         insufficient=list(segments.get("insufficient") or []),
         approvals=[one for one in version.approvals if version.stands(one)],
         waiting=waiting,
-        mine=[(place, role) for place, role in waiting if orrery.caller.may_sign(role, name)],
+        mine=[(place, role) for place, role in waiting if orrery.principal.may_sign(role, name)],
         overdue=[(place, role) for one, place, role in overdue(model, orrery.clock.now()) if one.number == number],
         questions=[asked for one in model.unreviewed() if one[0] is version and (asked := model.question(*one))],
         unlearn=number in model.unlearn,
@@ -168,7 +168,7 @@ def version_page(orrery: Orrery, name: str, number: int, done: str = "") -> Vers
         run_url=_run_url(facts.get("tracking_run")),
         events=[event.to_json() for event in events],
         environments=[lane.environment for lane in model.lanes.values() if lane.environment],
-        can=[one for one in _can(model, version) if orrery.caller.may(OF_ORDER[one], name)],
+        can=[one for one in _can(model, version) if orrery.principal.may(OF_ORDER[one], name)],
         done=DONE.get(done, ""),
     )
 
