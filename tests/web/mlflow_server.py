@@ -44,8 +44,8 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    """Serve the home of two teams until the block ends."""
+def serving(folder: Path, first: str = "") -> Iterator[Served]:
+    """Serve the home of two teams until the block ends; ``first`` is run in that process before anything else."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -60,7 +60,7 @@ def serving(folder: Path) -> Iterator[Served]:
         tokens[name] = orrery.keys.token(name, scopes=("mlflow",), **BY)[0]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORRERY_", "MLFLOW_"))}
     environment |= {"ORRERY_HOME": str(folder), "ORRERY_PORT": str(port), "ORRERY_ACCESS": "required"}
-    command = [sys.executable, "-W", "ignore", "-c", "from orrery.web.server import main; main()"]
+    command = [sys.executable, "-W", "ignore", "-c", f"{first}\nfrom orrery.web.server import main; main()"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"

@@ -190,7 +190,8 @@ def test_pages_show_each_role_the_forms_that_it_may_send_and_no_others(web: http
 
 READS = {"acting", "allow", "datasets", "due", "model", "models", "open", "personal", "settled", "team_apart"}
 READS |= {"deeds"}  # asks for audit itself, everywhere: tests/audit/test_audit_answers.py
-OF_THE_LOOP = {"append", "note_read", "note_read_of_chain", "note_read_of_log", "order", "ship_journal"}
+OF_THE_LOOP = {"append", "note_read", "note_read_of_chain", "note_read_of_log", "note_read_of_project"}
+OF_THE_LOOP |= {"order", "ship_journal"}
 """What carries out what was ordered; nothing that a principal reaches."""
 COMMANDS = {
     name: method

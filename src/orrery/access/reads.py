@@ -30,7 +30,8 @@ class Reads:
         Parameters
         ----------
         who : account, or the name that was said.
-        what : ``rows``, ``quarantine``, ``profile``, ``predictions``, ``encrypted`` or ``chain``.
+        what : ``rows``, ``quarantine``, ``profile``, ``predictions``, ``encrypted``, ``artifacts``, ``traces``,
+            ``evaluation rows``, ``commits`` or ``chain``.
         why : a sentence.
         of : the dataset or model.
         columns : the personal columns; their names, never a value.

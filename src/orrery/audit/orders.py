@@ -90,6 +90,25 @@ class AuditOrders:
             why = f"Somebody read the predictions of {name}, which have personal columns."
             self.reads.note(self._reader(actor), "predictions", why, of=name, columns=marked, model=name)
 
+    def note_read_of_project(self, name: str, what: str, actor: str = "") -> None:
+        """Write down that somebody reads what may hold rows of a project, if a dataset of any commit is personal.
+
+        Parameters
+        ----------
+        name : the project; one without a commit has no datasets.
+        what : ``artifacts``, ``traces``, ``evaluation rows`` or ``commits``.
+        actor : who; empty for who this process belongs to.
+        """
+        if name not in self.timeline.models():
+            return
+        known, commits = self.states.data().datasets, self.states.model(name).commits.values()
+        datasets = {one for commit in commits for one in commit.spec["data"].values()} & set(known)
+        columns = (item for one in datasets for item in (known[one].contract or {}).get("columns", {}).items())
+        marked = sorted({column for column, rule in columns if rule.get("personal")})
+        if marked:
+            why = f"Somebody read {what} of {name}, whose data have personal columns."
+            self.reads.note(self._reader(actor), what, why, of=name, columns=marked, model=name)
+
     def note_read_of_chain(self, actor: str = "") -> None:
         """Write down that somebody takes the whole chain away."""
         self.reads.note(self._reader(actor), "chain", "The whole chain was exported.")

@@ -18,12 +18,15 @@ from orrery.registry.versions import ARTIFACT_ROOT, SEAL
 from orrery.settings import Settings
 
 if TYPE_CHECKING:
+    from orrery.registry.seen import Seen
     from orrery.registry.sight import Sight
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Read = Callable[[str, str, str], None]
+"""Is told who has read of which project, and what: see :mod:`orrery.registry.seen`."""
 
 ACTOR_HEADER = b"x-orrery-actor"
 ALLOWED = re.compile(
@@ -44,7 +47,9 @@ _FILES = re.compile(r"/(?:ajax-)?api/2\.0/mlflow-artifacts/(?:artifacts|presigne
 _log = logging.getLogger(__name__)
 
 
-def mlflow_app(settings: Settings, who: Callable[[], Sight | None] = lambda: None) -> App:
+def mlflow_app(
+    settings: Settings, who: Callable[[], Sight | None] = lambda: None, read: Read = lambda who, project, what: None
+) -> App:
     """Return MLflow's server for one orrery, to be mounted; it is loaded at the first request, which takes seconds.
 
     A process has one: MLflow keeps its stores in global variables. Who writes is told by the header
@@ -54,13 +59,14 @@ def mlflow_app(settings: Settings, who: Callable[[], Sight | None] = lambda: Non
     ----------
     who : tells who asks, while a request is answered: they see and change what is theirs. Nothing is who opens the
         home folder.
+    read : is told what may hold rows, before it is given.
     """
-    return _MlflowApp(settings, who)
+    return _MlflowApp(settings, who, read)
 
 
 class _MlflowApp:
-    def __init__(self, settings: Settings, who: Callable[[], Sight | None]) -> None:
-        self._settings, self._who = settings, who
+    def __init__(self, settings: Settings, who: Callable[[], Sight | None], read: Read) -> None:
+        self._settings, self._who, self._read = settings, who, read
         self._artifacts = settings.home / "artifacts"
         self._loaded: App | None = None
         self._loading = threading.Lock()
@@ -88,18 +94,29 @@ class _MlflowApp:
             _log.exception("MLflow could not be loaded")
             await _answer(send, 503, f"MLflow could not be loaded: {error}. The rest of orrery goes on.")
             return
+        from orrery.registry.seen import noticed
         from orrery.registry.sight import asking
         from orrery.registry.store import acting_as
 
-        actor, sight = acting_as.set(_actor(scope) or "mlflow-client"), asking.set(self._who())
+        name = _actor(scope) or "mlflow-client"
+        loaded: Seen = set()
+        actor, sight, seen = acting_as.set(name), asking.set(self._who()), noticed.set(loaded)
+
+        async def given(message: MutableMapping[str, Any]) -> None:
+            """Hand the answer on, once it is written down what it gives away."""
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                await asyncio.to_thread(self._note, name, scope, loaded)
+            await send(message)
+
         try:
             if (refusal := await asyncio.to_thread(self._not_theirs, scope)) is not None:
                 await _answer(send, *refusal)
             else:
-                await app(scope, receive, send)
+                await app(scope, receive, given)
         finally:
             acting_as.reset(actor)
             asking.reset(sight)
+            noticed.reset(seen)
 
     def _load(self) -> App:
         """Import MLflow's server: it reads its environment while it is imported."""
@@ -132,6 +149,23 @@ class _MlflowApp:
                 if not reads and not sight.may(TRACK, owner):
                     return 403, f"{sight.name} may not track in {owner or 'what belongs to no project'}."
         return None
+
+    def _note(self, name: str, scope: Scope, seen: Seen) -> None:
+        """Tell what a request has read that may hold rows."""
+        from orrery.registry.database import engine_of, opened, store_uri
+        from orrery.registry.seen import FILES, read_of
+        from orrery.registry.sight import owner_of
+
+        match = _ARTIFACT.fullmatch(scope["path"]) if scope["method"] in ("GET", "HEAD") else None
+        if match is None and not seen:
+            return
+        with engine_of(opened(store_uri(self._settings.database))[0]).connect() as connection:
+            found = read_of(connection, scope["path"], seen)
+            if match is not None and match[1]:
+                found.add((owner_of(connection, _plain(match[1])), FILES))
+        for project, what in sorted(found):
+            if project:
+                self._read(name, project, what)
 
     def _sealed(self, path: str) -> bool:
         """Whether a request would change files that orrery keeps."""

@@ -31,10 +31,14 @@ PATIENCE = 5.0
 """Seconds that git gets to end what it is at, when its client has gone."""
 
 _PATH = re.compile(r"/([^/]+?)(?:\.git)?/(info/refs|git-upload-pack|git-receive-pack)")
+_LISTS = re.compile(rb"[0-9a-f]{4}command=ls-refs\b")
+"""How a request begins that asks for the names of branches, and for no commit."""
 _log = logging.getLogger(__name__)
 
 
-def git_app(settings: Settings, *, quiet: float = 15.0) -> App:
+def git_app(
+    settings: Settings, *, quiet: float = 15.0, read: Callable[[str, str], None] = lambda who, project: None
+) -> App:
     """Return the repositories of one orrery as an ASGI app to mount; ``/NAME.git`` is one, made by its first push.
 
     Who pushes is told by the header ``X-Orrery-Actor`` or the user name of basic authentication, and reaches the hooks
@@ -43,6 +47,7 @@ def git_app(settings: Settings, *, quiet: float = 15.0) -> App:
     Parameters
     ----------
     quiet : seconds without an event and without a worker, after which a push ends and says so.
+    read : is told who takes commits of which project, before they are given.
     """
     source = Source(settings)
     install(settings)
@@ -68,9 +73,24 @@ def git_app(settings: Settings, *, quiet: float = 15.0) -> App:
         if not (source.repos / f"{name}.git").is_dir():
             await _answer(send, 404, f"There is no repository {name}: it is made by the first push to its address.")
             return
+        if match[2] == "git-upload-pack":
+            first = await receive()
+            receive = _again(first, receive)
+            if not _LISTS.match(first.get("body", b"")):
+                await asyncio.to_thread(read, _actor(dict(scope["headers"])) or "git", name)
         await _run(source, name, f"/{name}.git/{match[2]}", quiet, scope, receive, send)
 
     return app
+
+
+def _again(first: MutableMapping[str, Any], receive: Receive) -> Receive:
+    """Return what gives a message that was looked at once more, and then those that follow."""
+    waiting = [first]
+
+    async def messages() -> MutableMapping[str, Any]:
+        return waiting.pop() if waiting else await receive()
+
+    return messages
 
 
 async def _run(source: Source, name: str, path: str, quiet: float, scope: Scope, receive: Receive, send: Send) -> None:

@@ -74,8 +74,8 @@ KINDS: dict[str, str] = {
     "key_replaced": "A key of the home was replaced by a new one. data: which (home, privacy), sealed (how many values "
     "or keys were encrypted anew).",
     "read": "Somebody read what is personal, or took the whole chain away. data: what (rows, quarantine, profile, "
-    "predictions, encrypted or chain), of (dataset or model), columns (names), more (how many alike "
-    "were only counted).",
+    "predictions, encrypted, chain; of MLflow artifacts, traces, evaluation rows; of git commits), of (dataset or "
+    "model), columns (names), more (how many alike were only counted).",
     # people
     "business": "Something happened in the world around the model.",
     "registry": "A registry client did something to the model. data: operation and its arguments.",

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 from orrery.access.door import Door
-from orrery.access.homekey import home_key
+from orrery.access.homekey import TRAINING, home_key
 from orrery.access.patience import Patience
 from orrery.access.roles import OWNER, Principal
 from orrery.access.tls import Certificate
@@ -69,9 +69,11 @@ def create(orrery: Orrery) -> FastAPI:
     app.include_router(api.router)
     app.include_router(orders.router)
     app.include_router(secrets.router)
+    told = _Told(orrery)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
-    app.mount("/mlflow", _Lazily(lambda: _load("orrery.registry.server", "mlflow_app", orrery, who=_who)))
-    app.mount("/git", _Lazily(lambda: _load("orrery.source.http", "git_app", orrery)))
+    of_mlflow, of_git = {"who": _who, "read": told.of_mlflow}, {"read": told.of_git}
+    app.mount("/mlflow", _Lazily(lambda: _load("orrery.registry.server", "mlflow_app", orrery, **of_mlflow)))
+    app.mount("/git", _Lazily(lambda: _load("orrery.source.http", "git_app", orrery, **of_git)))
     app.include_router(signing.router)
     app.include_router(signon.router)
     app.include_router(hooks.router)
@@ -160,6 +162,23 @@ class _Lazily:
         if self._app is None:
             self._app = self._load()
         await self._app(scope, receive, send)
+
+
+class _Told:
+    """Writes down what is read of projects by way of the mounted programs; what trainings read is their own work."""
+
+    def __init__(self, orrery: Orrery) -> None:
+        self._orrery = orrery
+
+    def of_mlflow(self, who: str, project: str, what: str) -> None:
+        """Note that somebody has read files, traces or rows in MLflow."""
+        principal = visitor.get().principal
+        if principal is None or principal.name != TRAINING:
+            self._orrery.note_read_of_project(project, what, who)
+
+    def of_git(self, who: str, project: str) -> None:
+        """Note that somebody takes commits."""
+        self._orrery.note_read_of_project(project, "commits", who)
 
 
 def _load(module: str, name: str, orrery: Orrery, **more: Any) -> App:
