@@ -19,10 +19,12 @@ import pytest
 
 from notify.conftest import MODEL, Receiver, Sink, Time, asked, candidate, draft, receiving
 from orrery.access import outgoing
+from orrery.access.homekey import home_keys, write_keys
 from orrery.access.outgoing import resolved
 from orrery.access.posting import post
 from orrery.actions.courier import courier_of
 from orrery.app import Orrery
+from orrery.audit.rotation import replace_home_key
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
 from orrery.notify.courier import Courier
 from orrery.notify.outbox import Outbox
@@ -337,3 +339,29 @@ def test_secrets_are_sealed_and_bound_to_their_use(orrery: Orrery, receiver: Rec
             orrery.vault.opened(*wrong)
     with pytest.raises(NotFound):
         orrery.add_hook("nowhere", "ci", "https://example.org", **ACT)
+
+
+def test_after_the_key_of_the_home_was_replaced_channels_deliver_and_the_old_key_opens_nothing(
+    orrery: Orrery, courier: Courier, receiver: Receiver
+) -> None:
+    secret, home = hook(orrery, receiver), orrery.settings.home
+    orrery.add_channel(MODEL, "team", f"json://{receiver.url.removeprefix('http://')}/team", private=True, **ACT)
+    orrery.set_remote(MODEL, "https://example.org/t.git", token="t0ken-of-remote", secret="s3cret-of-hooks", **ACT)
+    courier.step()
+    receiver.got.clear()
+    (old,) = home_keys(home)
+    replace_home_key(orrery.settings, lambda: orrery.channels.sealed_anew() + orrery.remotes.sealed_anew())
+    asked(orrery, "quality")
+    courier.step()
+    assert sorted({path.partition("?")[0] for path, *_ in receiver.got}) == ["/in", "/team"]
+    _, headers, body = next(one for one in receiver.got if one[0].startswith("/in"))
+    assert signed(secret, headers, body), "the receiver need not be told of it"
+    assert orrery.remotes.opened(MODEL) == ("t0ken-of-remote", "s3cret-of-hooks")
+    write_keys(home, [old])
+    for opens in (
+        lambda: orrery.channels.opened(orrery.channels.get(MODEL, "ci")),
+        lambda: orrery.channels.opened(orrery.channels.get(MODEL, "team")),
+        lambda: orrery.remotes.opened(MODEL),
+    ):
+        with pytest.raises(Damaged):
+            opens()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from notify.conftest import ADDRESSES, BY, MODEL, Sink, Time, asked, candidate, draft
-from orrery.access.roles import Grant, Principal
+from notify.conftest import ADDRESSES, BY, MODEL, Receiver, Sink, Time, asked, candidate, draft
+from orrery.access.roles import EVERYWHERE, Grant, Principal
 from orrery.actions.courier import courier_of
 from orrery.app import Orrery
-from orrery.errors import NotUnderstood, OrreryError
+from orrery.errors import NotAllowed, NotFound, NotUnderstood, OrreryError
 from orrery.notify import courier as courier_module
 from orrery.notify import mail, told
 from orrery.notify.courier import Courier
@@ -116,6 +118,36 @@ def test_an_issue_is_told_to_who_looks_after_it_without_what_a_program_said(
     orrery.assign_issue(MODEL, opened.data["issue"], owner="vic", why="Yours.", actor="pia")
     courier.step()
     assert sink.to() == ["vic"]
+
+
+def test_issues_of_orrery_itself_are_told_to_who_operates_all_of_it(
+    orrery: Orrery, courier: Courier, sink: Sink, receiver: Receiver, tmp_path: Path
+) -> None:
+    url = f"json://{receiver.url.removeprefix('http://')}/operators"
+    orrery.add_channel(EVERYWHERE, "ops", url, why="They keep it running.", actor="root", private=True)
+    orrery.add_channel(MODEL, "team", url.replace("operators", "team"), why="w", actor="root", private=True)
+    orrery.accounts.give("far", "operator", **BY)  # olga may operate one project, and is not told
+    courier.step()
+    place = f"git+file://{tmp_path}/away.git"
+    assert orrery.anchoring.anchor([place])[0].fault
+    courier.step()
+    assert sink.to() == ["far"] and [path for path, *_ in receiver.got] == ["/operators"]
+    whole = sink.last[0]["Subject"] + sink.last[0].get_payload(decode=True).decode()
+    assert whole.startswith("Orrery itself: No anchors are put to") and "/issues" in whole
+    assert orrery.anchoring.anchor([place])[0].fault
+    courier.step()
+    assert sink.to() == [], "it fails still, and is told once"
+    subprocess.run(["git", "init", "-q", "--bare", place.removeprefix("git+file://")], check=True)
+    assert not orrery.anchoring.anchor([place])[0].fault
+    courier.step()
+    assert sink.to() == ["far"] and sink.last[0]["Subject"].startswith("Closed: orrery itself: No anchors")
+    assert len(receiver.got) == 2
+    assert orrery.test_channel(EVERYWHERE, "ops", actor="root") and b"Orrery itself: a test" in receiver.got[-1][2]
+    orrery.remove_channel(EVERYWHERE, "ops", why="They read mail.", actor="root")
+    for role, place in (("operator", MODEL), ("viewer", "*")):
+        with pytest.raises((NotFound, NotAllowed)):
+            other = orrery.acting(Principal("x", (Grant(role, place),)))
+            other.add_channel(EVERYWHERE, "ops", url, why="w", actor="x")
 
 
 def replace_why(made: object, why: str) -> object:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orrery.access.roles import EVERYWHERE
 from orrery.cli import show
 from orrery.cli.command import Here, Why, command
 from orrery.errors import NotUnderstood
@@ -51,9 +52,10 @@ def add_channel(
     private: Private = False,
     why: Reason = "A new channel.",
 ) -> None:
-    """Tell a chat the news of a project; its address comes from standard input, since it holds secrets.
+    """Tell a chat the news of a project, or of orrery itself (--on '*'); its address comes from standard input.
 
-    The address is one of Apprise, such as slack://TOKEN/CHANNEL. It is kept encrypted, and never shown again.
+    The address is one of Apprise, such as slack://TOKEN/CHANNEL. It holds secrets: it is kept encrypted, and never
+    shown again.
     """
     url = sys.stdin.readline().strip()
     if not url:
@@ -62,7 +64,7 @@ def add_channel(
         )
     orrery = here.orrery()
     made = orrery.add_channel(on, name, url, why=why, actor=here.actor, about=about, private=private)
-    _done(here, {"project": on, "name": name, "place": made.place}, f"{name} is told the news of {on}.")
+    _done(here, {"project": on, "name": name, "place": made.place}, f"{name} is told the news of {_of(on)}.")
 
 
 def add_hook(
@@ -100,7 +102,7 @@ def hooks(here: Here, project: Of = None) -> None:
 def remove(here: Here, name: Name, on: Project, why: Why) -> None:
     """Send nothing there any more, also not what waits."""
     here.orrery().remove_channel(on, name, why=why, actor=here.actor)
-    _done(here, {"project": on, "name": name, "there": False}, f"{name} is told nothing of {on} any more.")
+    _done(here, {"project": on, "name": name, "there": False}, f"{name} is told nothing of {_of(on)} any more.")
 
 
 def test(here: Here, name: Name, on: Project) -> None:
@@ -109,11 +111,15 @@ def test(here: Here, name: Name, on: Project) -> None:
     _done(here, {"project": on, "name": name, "said": said}, f"{name} was reached: {said}.")
 
 
+def _of(project: str) -> str:
+    return "orrery itself" if project == EVERYWHERE else project
+
+
 def _listed(here: Here, project: str | None, medium: str) -> None:
     from orrery.notify.outbox import Outbox, Record
 
     orrery: Orrery = here.orrery()
-    if project is not None:
+    if project not in (None, EVERYWHERE):
         orrery.model(project)
     records = Outbox(orrery.timeline).records(f"{medium}/")
     found = [

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from orrery.access.outgoing import split
+from orrery.access.roles import EVERYWHERE
 from orrery.access.vault import Vault
 from orrery.errors import Conflict, NotFound, NotUnderstood
 from orrery.notify import tables
@@ -35,7 +36,7 @@ class Channel:
 
     Parameters
     ----------
-    project, name, medium : whose, what it is called, and ``chat`` or ``hook``.
+    project, name, medium : whose (``*``: of orrery itself), what it is called, and ``chat`` or ``hook``.
     kinds : of a chat ``all`` or ``reviews``; of a hook kinds of events, or ``*``.
     place : what may be shown of its address.
     private : whether it may be within one's own network.
@@ -145,7 +146,7 @@ class Channels:
                 raise Conflict(f"{project} has a channel or webhook {name!r} already.", safe="Nothing was changed.")
             facts = {"channel": name, "medium": medium, "place": place, "kinds": list(kinds), "private": private}
             (event,) = self._timeline.append(
-                [Draft(kind="channel", actor=by, why=why, model=project, data={**facts, "there": True})],
+                [Draft(kind="channel", actor=by, why=why, model=_model(project), data={**facts, "there": True})],
                 connection=connection,
             )
             target = f"{medium}/{project}/{name}"
@@ -182,7 +183,7 @@ class Channels:
             waits = (tables.deliveries.c.target == gone.target) & (tables.deliveries.c.state == "waiting")
             connection.execute(sa.delete(tables.deliveries).where(waits))
             facts = {"channel": name, "medium": gone.medium, "place": gone.place, "there": False}
-            draft = Draft(kind="channel", actor=by, why=why, model=project, data=facts)
+            draft = Draft(kind="channel", actor=by, why=why, model=_model(project), data=facts)
             self._timeline.append([draft], connection=connection)
 
     def give_up(self, project: str, name: str) -> None:
@@ -243,6 +244,11 @@ def _check_kinds(kinds: Sequence[str]) -> None:
             f"{unknown[0]!r} is no kind of event." if unknown else "A webhook needs a kind of event.",
             todo="docs/reference/events.md names them; * is all.",
         )
+
+
+def _model(project: str) -> str:
+    """Return on whose timeline the events of a channel stand; of orrery's own they are of no model."""
+    return "" if project == EVERYWHERE else project
 
 
 def _is(project: str, name: str) -> sa.ColumnElement[bool]:

@@ -11,13 +11,14 @@ from typing import Any
 
 from orrery.access.accounts import Accounts
 from orrery.access.posting import post
+from orrery.access.roles import EVERYWHERE
 from orrery.access.signatures import sign
 from orrery.errors import Conflict, NotFound, NotUnderstood, OrreryError
 from orrery.notify import chat, mail
 from orrery.notify.channels import Channel, Channels, address_of
 from orrery.notify.envelope import envelope
 from orrery.notify.outbox import Delivery, Outbox
-from orrery.notify.told import DELIVERY, KINDS, REVIEWS, News, People, Reader, news_of
+from orrery.notify.told import DELIVERY, KINDS, REVIEWS, News, People, Reader, news_of, news_of_itself
 from orrery.settings import Settings
 from orrery.timeline.event import Draft, Event
 from orrery.timeline.state import ModelState, Version
@@ -106,7 +107,7 @@ class Courier:
         for one in self._channels.all():
             if not one.dead:
                 channels.setdefault(one.project, []).append(one)
-        found = [made for event in events if event.model for made in self._safely(event, channels.get(event.model, []))]
+        found = [made for event in events for made in self._safely(event, channels.get(event.model or EVERYWHERE, []))]
         return self.outbox.file(found, after=after, upto=events[-1].seq) and len(events) == BATCH
 
     def _safely(self, event: Event, channels: list[Channel]) -> list[Delivery]:
@@ -125,7 +126,10 @@ class Courier:
         chats = [one for one in channels if one.medium == "chat" and event.seq > one.after]
         if event.kind not in KINDS or not (chats or self._settings.mail):
             return
-        news = news_of(event, self._states.model(event.model), self._people())
+        if event.model:
+            news = news_of(event, self._states.model(event.model), self._people())
+        else:
+            news = news_of_itself(event, self._states.data(), self._people())
         if news is None:
             return
         told = [f"mail/{name}" for name in self._wanting(news)] if self._settings.mail else []
@@ -213,7 +217,7 @@ class Courier:
             self._timeline.append([draft])
 
     def _model(self, delivery: Delivery) -> ModelState | None:
-        """Return the state of the model that it is about; nothing of one that has no commit yet."""
+        """Return the state of the model that it is about; nothing of one without a commit, or of orrery itself."""
         try:
             return self._states.model(delivery.model)
         except NotFound:

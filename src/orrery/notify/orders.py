@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orrery.access.guarded import Of, needs
 from orrery.access.outgoing import only_owner, split
-from orrery.access.roles import Principal
+from orrery.access.roles import EVERYWHERE, Principal
 from orrery.errors import NotAllowed, NotUnderstood
 from orrery.notify import chat
 from orrery.notify.channels import TOPICS, Channel, Channels
@@ -41,8 +41,9 @@ class NotifyOrders:
     def add_channel(
         self, name: str, channel: str, url: str, *, why: str, actor: str, about: str = "all", private: bool = False
     ) -> Channel:
-        """Tell a chat the news of a project; ``about``: ``all`` or ``reviews``."""
-        self.model(name)
+        """Tell a chat the news of a project, or of orrery itself (``*``); ``about``: ``all`` or ``reviews``."""
+        if name != EVERYWHERE:
+            self.model(name)
         only_owner(private, self.principal.owner)
         if about not in TOPICS:
             raise NotUnderstood(f"{about!r} is nothing that a chat is told.", todo=f"Use {' or '.join(TOPICS)}.")
@@ -84,7 +85,9 @@ class NotifyOrders:
         url, secret = self.channels.opened(found)
         why = f"{actor} tries whether this can be reached."
         if found.medium == "chat":
-            return chat.send(url, f"{name}: a test", why, private=found.private)
+            return chat.send(
+                url, f"{'Orrery itself' if name == EVERYWHERE else name}: a test", why, private=found.private
+            )
         draft = Draft(kind="channel", actor=actor, why=why, model=name, id=uuid.uuid4().hex)
         event = seal(draft, seq=0, recorded_at=self.clock.now(), prev_hash=GENESIS)
         body = envelope(event, self.settings.public_url) | {"type": "dev.cdeventsx.orrery-channel.tested.0.1.0"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from orrery.access.roles import Principal
 from orrery.timeline.event import Event
-from orrery.timeline.state import ModelState, Version
+from orrery.timeline.state import DataState, ModelState, Version
 
 REVIEWS, ISSUES = "reviews", "issues"
 KINDS = (
@@ -105,6 +105,17 @@ def news_of(event: Event, model: ModelState, people: People) -> News | None:
     actor = people.person(event.actor).casefold()
     to = tuple(one for one in dict.fromkeys(made.to) if one.casefold() != actor)
     return News(made.key, made.topic, made.subject, made.text, made.path, to, made.channels)
+
+
+def news_of_itself(event: Event, state: DataState, people: People) -> News | None:
+    """Return what is to be told of an issue of orrery itself, if anything: to who may operate everywhere."""
+    issue = state.issues.get(str(event.data.get("issue", "")))
+    if event.kind not in ("issue_opened", "issue_closed") or issue is None:
+        return None
+    actor = people.person(event.actor).casefold()
+    to = (one.name for one in people.readers if one.may.may("operate") and one.name.casefold() != actor)
+    subject = f"{'Closed: o' if event.kind == 'issue_closed' else 'O'}rrery itself: {' '.join(issue.title.split())}"
+    return News(event.id, ISSUES, subject, _said(event.actor, event.why), "/issues", tuple(to))
 
 
 def _of_review(event: Event, model: ModelState, people: People) -> News | None:

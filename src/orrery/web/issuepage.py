@@ -71,8 +71,9 @@ class IssuePage(Page):
 
 
 def issues_page(orrery: Orrery) -> IssuesPage:
-    """Return the page of the issues of all models, the newest first, and of those of orrery itself for who audits."""
-    own = orrery.states.data().issues if orrery.principal.may("audit") else {}
+    """Return the page of the issues of all models, the newest first; orrery's own for who audits or operates it."""
+    may = orrery.principal.may
+    own = orrery.states.data().issues if may("audit") or may("operate") else {}
     return _listed({name: orrery.model(name).issues for name in orrery.models()} | {"": own}, "Issues")
 
 
