@@ -70,6 +70,8 @@ POISONABLE = PIPELINE.replace(
     "        return features.to_numpy()",
 )
 TESTS = "def test_two_and_two():\n    assert 2 + 2 == 4\n"
+PYTEST = "[pytest]\naddopts = -p no:schemathesis -p no:hypothesispytest -p no:xdist\n"
+"""Plugins of our own tests, which stand beside orrery: each run of a project's tests would load them, for seconds."""
 
 
 def tides(rows: int = 600, start: str = "2026-01-01", seed: int = 0, shift: float = 0.0) -> pl.DataFrame:
@@ -93,6 +95,7 @@ def write_project(folder: Path, **files: str) -> Path:
     (folder / "tests").mkdir(parents=True, exist_ok=True)
     (folder / "orrery.toml").write_text(files.get("toml", PROJECT))
     (folder / "pipeline.py").write_text(files.get("pipeline", PIPELINE))
+    (folder / "pytest.ini").write_text(PYTEST)
     (folder / "tests" / "test_tides.py").write_text(files.get("tests", TESTS))
     return folder
 
