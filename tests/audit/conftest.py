@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,37 +13,16 @@ import boto3
 import httpx
 import pytest
 
+from audit.store_server import serving
+
 BUCKET = "anchors"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[str]:
     """An object store that speaks S3; gives its address."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    quiet = {**os.environ, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("store_server.py")), str(port)],
-        env=quiet,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            httpx.get(url)
-            break
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    yield url
-    server.terminate()
-    server.wait()
+    with serving() as url:
+        yield url
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from acceptance.support import PYTEST
 from orrery.build.environment import Environment, lock
 from orrery.build.suite import PROGRAM, TestReport, run_tests
 from orrery.workers.contained import Limits
@@ -22,6 +23,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 def checked(place: Path, environment: Environment, limits: Limits = LIMITS, **files: str) -> TestReport:
     (place / "tests").mkdir(parents=True)
     (place / "pipeline.py").write_text("def double(x):\n    return 2 * x\n")
+    if not (place / "pytest.ini").exists():
+        (place / "pytest.ini").write_text(PYTEST)
     for name, text in files.items():
         (place / "tests" / f"{name}.py").write_text(text)
     return run_tests(place, environment, limits, "staging", log=place.parent / f"{place.name}.log")
@@ -54,6 +57,7 @@ def test_all_pass_and_the_checkout_stays_clean(tmp_path: Path, environment: Envi
     assert (report.ok, report.passed, report.reason) == (True, 1, "")
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
         "pipeline.py",
+        "pytest.ini",
         "tests",
         "tests/test_it.py",
     ]

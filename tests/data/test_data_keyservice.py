@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +12,7 @@ import boto3
 import httpx
 import pytest
 
+from audit.store_server import serving
 from orrery.app import Orrery
 from orrery.audit.rotation import replace_privacy_key
 from orrery.data.pseudonyms import Pseudonyms, privacy_key
@@ -28,21 +25,8 @@ WRAPPED = Path("privacy", "key.wrapped")
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                httpx.get(url)
-                break
-            except httpx.HTTPError:
-                time.sleep(0.1)
+    with serving() as url:
         yield url
-        server.terminate()
 
 
 @pytest.fixture
