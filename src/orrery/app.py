@@ -18,8 +18,12 @@ import sqlalchemy as sa
 
 from orrery.access.accounts import Accounts
 from orrery.access.denials import Denials
+from orrery.access.door import Door
+from orrery.access.factors import Factors, roles_of
 from orrery.access.guarded import Of, needs
+from orrery.access.homekey import home_key
 from orrery.access.keys import Keys
+from orrery.access.patience import Patience
 from orrery.access.reads import Reads
 from orrery.access.roles import DATA, OWNER, Principal
 from orrery.access.secrets import SecretOrders, Secrets
@@ -76,6 +80,7 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
         self.accounts, self.keys = Accounts(self.timeline), Keys(self.timeline)
         self.denials, self.reads = Denials(self.timeline), Reads(self.timeline)
         self.vault = Vault(settings.home)
+        self.factors = Factors(self.timeline, self.vault, roles_of(settings.second_factor))
         self.channels = Channels(self.timeline, self.vault)
         self.remotes = Remotes(self.timeline, self.vault)
         self._whole = self
@@ -84,6 +89,13 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
     def open(cls, home: str | Path | None = None) -> Orrery:
         """Open the orrery in a folder, by default the user's own; it need not be running."""
         return cls(load(home))
+
+    @cached_property
+    def door(self) -> Door:
+        """What knows who asks, by what they show."""
+        key, passwords = home_key(self.settings.home), self.settings.passwords == "on"
+        patience = Patience(self.timeline, key)
+        return Door(self.accounts, self.keys, self.denials, key, patience, self.factors, passwords=passwords)
 
     @cached_property
     def lake(self) -> Lake:

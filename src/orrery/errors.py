@@ -7,7 +7,8 @@
     │   └── ContractBroken   rows that break a dataset's contract
     ├── NotFound             a model, version, dataset, environment or file that is not there
     ├── NotAllowed           the policy or the state forbids it
-    │   └── Conflict         somebody else was faster; look again and decide anew
+    │   ├── Conflict         somebody else was faster; look again and decide anew
+    │   └── TooOften         it was tried too often; after a wait it is looked at again
     ├── ProjectFailed        the user's own code failed; the platform is unharmed
     └── Damaged              stored data is not what was written
 
@@ -48,6 +49,14 @@ class NotAllowed(OrreryError):
 
 class Conflict(NotAllowed):
     """Somebody else changed this in the meantime."""
+
+
+class TooOften(NotAllowed):
+    """It was tried too often."""
+
+    def __init__(self, what: str = "", *, wait: float, safe: str = "", todo: str = "") -> None:
+        super().__init__(what, safe=safe, todo=todo)
+        self.wait = wait
 
 
 class ProjectFailed(OrreryError):

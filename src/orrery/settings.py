@@ -55,6 +55,8 @@ SETTINGS: dict[str, str] = {
     "a token says who asks.",
     "ORRERY_PASSWORDS": "on (default): people may sign in with a password; off: only by OpenID Connect. Tokens work "
     "either way.",
+    "ORRERY_SECOND_FACTOR": "Roles, with spaces between, that sign in with a password only together with a second "
+    "factor, such as: administrator reviewer; default: none, and everybody chooses.",
     "ORRERY_OIDC_ISSUER": "Address of the provider of identities, to the letter as it calls itself; default: none, and "
     "people sign in with a password.",
     "ORRERY_OIDC_CLIENT_ID": "What this orrery is called at the provider.",
@@ -140,6 +142,7 @@ class Settings:
     anchor_every : seconds between two notes.
     secrets_key : file with the keys of secrets; empty for the one in the home folder.
     passwords : whether people may sign in with one.
+    second_factor : roles that must have a second factor, as it was written.
     oidc : the provider of identities.
     mail, mail_password : where mail is sent, and the file with the password; empty for no mail.
     notify : whether messages and webhooks are sent.
@@ -175,6 +178,7 @@ class Settings:
     anchor_every: float = 86400.0
     secrets_key: str = ""
     passwords: Literal["on", "off"] = "on"
+    second_factor: str = ""
     oidc: Oidc = Oidc()
     mail: str = ""
     mail_password: str = ""
@@ -240,6 +244,7 @@ class Settings:
             "ORRERY_ANCHOR_EVERY": f"{self.anchor_every}s",
             "ORRERY_SECRETS_KEY": self.secrets_key,
             "ORRERY_PASSWORDS": self.passwords,
+            "ORRERY_SECOND_FACTOR": self.second_factor,
             "ORRERY_OIDC_ISSUER": self.oidc.issuer,
             "ORRERY_OIDC_CLIENT_ID": self.oidc.client_id,
             "ORRERY_OIDC_CLIENT_SECRET_FILE": self.oidc.client_secret_file,
@@ -302,6 +307,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "anchor_every": _duration("ORRERY_ANCHOR_EVERY", "1d"),
         "secrets_key": _path(given.get("ORRERY_SECRETS_KEY", "")),
         "passwords": _choice("ORRERY_PASSWORDS", "on", "off"),
+        "second_factor": " ".join(os.environ.get("ORRERY_SECOND_FACTOR", "").split()),
         "oidc": _oidc(),
         "mail": os.environ.get("ORRERY_MAIL", ""),
         "mail_password": _path(os.environ.get("ORRERY_MAIL_PASSWORD", "")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import shutil
@@ -477,6 +478,13 @@ def history(orrery: Orrery) -> History:
 @pytest.fixture
 def address(orrery: Orrery) -> Iterator[str]:
     """The control plane, answering on a loopback port of its own."""
+    with answering(orrery) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def answering(orrery: Orrery) -> Iterator[str]:
+    """Let a control plane answer, and give its address."""
     config = uvicorn.Config(create(orrery), loop="asyncio", host="127.0.0.1", port=0, log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,13 @@ class Accounts:
             stored = connection.execute(query.where(tables.accounts.c.disabled == "")).scalar()
         return fits(stored or "", password)
 
+    def mark(self, name: str) -> str:
+        """Return what changes with the password, and when the account is disabled; empty without a password."""
+        query = sa.select(tables.accounts.c.password).where(tables.accounts.c.name == name)
+        with self._timeline.reading() as connection:
+            stored = connection.execute(query.where(tables.accounts.c.disabled == "")).scalar()
+        return hashlib.sha256(stored.encode()).hexdigest() if stored else ""
+
     # --- changes ---------------------------------------------------------------------------------------------------
 
     def add(
@@ -198,13 +206,17 @@ class Accounts:
             connection.execute(sa.update(tables.keys).where(held).values(revoked=now))
             self._tell(connection, "account", by, why, {"account": name, "change": "disabled", "services": services})
 
-    def choose_password(self, name: str, password: str, *, by: str, why: str) -> None:
+    def choose_password(self, name: str, password: str, *, by: str, why: str, tokens: bool = False) -> None:
         """Give an account a password; all its sessions end.
+
+        Parameters
+        ----------
+        tokens : whether its tokens end, too.
 
         Raises
         ------
         NotUnderstood
-            If the password is too short.
+            If it may not be one.
         NotFound, NotAllowed
             If there is no such person.
         """
@@ -215,9 +227,11 @@ class Accounts:
             if account.kind != "person" or account.disabled:
                 raise NotAllowed(f"{name} is {'disabled' if account.disabled else 'a service, which uses tokens'}.")
             connection.execute(sa.update(tables.accounts).where(tables.accounts.c.name == name).values(password=kept))
-            held = (tables.keys.c.account == name) & tables.keys.c.kind.in_(("session", "link"))
+            ended = ("session", "link", "token") if tokens else ("session", "link")
+            held = (tables.keys.c.account == name) & tables.keys.c.kind.in_(ended)
             connection.execute(sa.update(tables.keys).where(held, tables.keys.c.revoked == "").values(revoked=now))
-            self._tell(connection, "account", by, why, {"account": name, "change": "password"})
+            facts = {"account": name, "change": "password", **({"tokens": True} if tokens else {})}
+            self._tell(connection, "account", by, why, facts)
 
     def give(self, name: str, role: str, place: str = EVERYWHERE, *, by: str, why: str) -> Grant:
         """Give a role somewhere: in a project, in ``team/NAME``, or everywhere.

@@ -29,6 +29,8 @@ LONGEST = timedelta(days=366)
 SESSION, IDLE = timedelta(hours=12), timedelta(hours=2)
 """How long a session lasts at most, and how long nobody may use it."""
 LINK = timedelta(hours=24)
+PROVIDER = "provider"
+"""Label of a session that began at a provider of identities."""
 _NOTE_AFTER = timedelta(minutes=5)
 _LETTER = {"token": "t", "session": "s", "link": "l"}
 _FORM = re.compile(r"orrery_([tsl])([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
@@ -107,9 +109,14 @@ class Keys:
             check_name(project, "project")
         return self._make("token", account, by, why, lasts, scopes=scopes, project=project, label=label)
 
-    def session(self, account: str, *, why: str) -> tuple[str, Key]:
-        """Let a browser in: the first of what is returned is its cookie, new with every sign-in."""
-        return self._make("session", account, account, why, SESSION)
+    def session(self, account: str, *, why: str, by_provider: bool = False) -> tuple[str, Key]:
+        """Let a browser in: the first of what is returned is its cookie, new with every sign-in.
+
+        Parameters
+        ----------
+        by_provider : whether a provider of identities says who it is; second factors are a matter of its own then.
+        """
+        return self._make("session", account, account, why, SESSION, label=PROVIDER if by_provider else "")
 
     def link(self, account: str, *, by: str, why: str) -> tuple[str, Key]:
         """Make a link by which an account chooses its password, once; earlier ones work no more."""

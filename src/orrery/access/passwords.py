@@ -1,4 +1,9 @@
-"""Passwords: argon2id."""
+"""Passwords: which may be one, and argon2id.
+
+What is refused beside short ones is what is guessed early: zxcvbn knows the 30 000 most frequent of those that were
+breached elsewhere, and what people make of them and of names, words, dates and keyboards. There are no rules about
+which characters a password must have, and nobody outside is asked.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,11 @@ from orrery.errors import NotUnderstood
 
 SHORTEST, LONGEST = 12, 256
 """Characters of a password."""
+GUESSES = 10**8
+"""As many an attacker needs at least for a password that may be one, beginning with the usual ones."""
+_JUDGED = 72
+"""Characters that are judged: who has not found the first ones by then has not found the password."""
+_ONE_AT_A_TIME = threading.Lock()
 AT_ONCE = threading.BoundedSemaphore(2)
 """Each check takes 64 MiB for its time: more than these wait."""
 
@@ -19,13 +29,31 @@ def check(password: str, name: str) -> str:
     Raises
     ------
     NotUnderstood
-        If it is too short or long, or little more than the name.
+        If it is too short or long, or guessed early: breached elsewhere, or little more than the name.
+
+    Examples
+    --------
+    >>> check("the moons of Jupiter are four", "mara")
+    'the moons of Jupiter are four'
+    >>> check("qwertyuiop12", "mara")
+    Traceback (most recent call last):
+    orrery.errors.NotUnderstood: This password is one of the first that are tried. A sentence is a good one.
     """
     if not SHORTEST <= len(password) <= LONGEST:
         raise NotUnderstood(f"A password has {SHORTEST} to {LONGEST} characters.", todo="A sentence is a good one.")
     if name.casefold() in password.casefold() and len(password) < len(name) + SHORTEST:
         raise NotUnderstood("The password is hardly more than the name.", todo="A sentence is a good one.")
+    if guesses(password, name) < GUESSES:
+        raise NotUnderstood("This password is one of the first that are tried.", todo="A sentence is a good one.")
     return password
+
+
+def guesses(password: str, name: str) -> float:
+    """Return how many guesses somebody needs who knows the name, and what passwords usually are."""
+    from zxcvbn import zxcvbn
+
+    with _ONE_AT_A_TIME:  # it keeps the names of who is asked about in a global variable
+        return float(zxcvbn(password[:_JUDGED], [name], max_length=_JUDGED)["guesses"])
 
 
 def hashed(password: str, name: str) -> str:

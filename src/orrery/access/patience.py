@@ -1,4 +1,4 @@
-"""More patience with every wrong password: what is counted is in the database, so that a restart forgets nothing."""
+"""More patience with every wrong password or code: the count is in the database, so that a restart forgets nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 
 from orrery.access import tables
-from orrery.errors import NotAllowed
+from orrery.errors import TooOften
 from orrery.timeline.store import Timeline
 from orrery.types import format_instant, parse_instant
 
@@ -27,7 +27,7 @@ def _now() -> datetime:
 
 
 class Patience:
-    """Counts wrong passwords of a name, whether there is such an account or not; may be shared by threads.
+    """Counts wrong passwords and codes of a name, whether there is such an account or not; may be shared by threads.
 
     After :data:`FREE` in a row each one doubles the time in which not even the right one is looked at.
 
@@ -46,7 +46,7 @@ class Patience:
 
         Raises
         ------
-        NotAllowed
+        TooOften
             If there is.
         """
         query = sa.select(tables.patience.c.until).where(tables.patience.c.name == self._mark(name))
@@ -54,8 +54,9 @@ class Patience:
             until = connection.execute(query).scalar()
         wait = (parse_instant(until) - self._now()).total_seconds() if until else 0.0
         if wait > 0:
-            raise NotAllowed(
+            raise TooOften(
                 "There were too many wrong passwords.",
+                wait=wait,
                 safe="Nothing was changed.",
                 todo=f"Try again in {wait:.0f} s; a token works in the meantime.",
             )

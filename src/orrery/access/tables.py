@@ -41,3 +41,9 @@ patience = sa.table(
     sa.column("wrong", sa.Integer),
     *(sa.column(name, sa.String) for name in ("name", "until", "at")),
 )
+factors = sa.table(
+    "access_factors",
+    sa.column("step", sa.BigInteger),
+    *(sa.column(name, sa.String) for name in ("account", "secret", "since", "confirmed")),
+)
+recovery = sa.table("access_recovery", sa.column("hash", sa.String), sa.column("account", sa.String))

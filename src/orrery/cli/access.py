@@ -28,7 +28,7 @@ Reason = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     user = typer.Typer(help="Accounts and their roles.", no_args_is_help=True)
-    for one in (add, invite, link, disable, grant, ungrant, notify):
+    for one in (add, invite, password, unfactor, link, disable, grant, ungrant, notify):
         command(user)(one)
     command(user, "list")(accounts)
     command(user, "sign-out")(sign_out)
@@ -107,6 +107,48 @@ def invite(here: Here, name: Name, why: Reason = "To choose a new password.") ->
         print(shown)
 
 
+def password(
+    here: Here,
+    tokens: Annotated[bool, typer.Option("--tokens", help="All tokens of the account end, too.")] = False,
+    stdin: Annotated[
+        bool,
+        typer.Option(
+            "--password-stdin",
+            help="Read the old password, the new one, and a code where one is asked for, "
+            "a line each, from standard input.",
+        ),
+    ] = False,
+) -> None:
+    """Change one's own password; the old one is asked for, and a code where there is a second factor.
+
+    All sessions end. Who has forgotten it asks an administrator for a link: `orrery user invite`.
+    """
+    from getpass import getpass
+
+    if here.settings.passwords == "off":
+        raise NotAllowed("Nobody signs in with a password here.", todo=f"They do at {here.settings.oidc.issuer}.")
+    orrery, name = here.orrery(), here.actor
+    orrery.accounts.get(name)
+
+    def asked(what: str) -> str:
+        return sys.stdin.readline().rstrip("\r\n") if stdin else getpass(f"{what}: ")
+
+    old, fresh = asked("Old password"), asked("New password")
+    if not stdin and asked("Once more") != fresh:
+        raise NotUnderstood("The two new ones are not the same.", safe="Nothing was changed.")
+    code = asked("Code") if orrery.factors.has(name) else ""
+    orrery.door.again(name, old, code)
+    orrery.accounts.choose_password(name, fresh, by=name, why="Changed by its owner.", tokens=tokens)
+    ended = "sessions and tokens" if tokens else "sessions"
+    _done(here, {"account": name, "tokens": tokens}, f"The new password of {name} holds; its {ended} have ended.")
+
+
+def unfactor(here: Here, name: Name, why: Why) -> None:
+    """Remove the second factor of somebody who has lost theirs; where a role asks for one, they begin anew."""
+    here.orrery().factors.remove(name, by=here.actor, why=why)
+    _done(here, {"account": name, "factor": False}, f"{name} has no second factor any more.")
+
+
 def link(
     here: Here,
     name: Name,
@@ -166,7 +208,9 @@ def sign_out(here: Here, name: Name, why: Why) -> None:
 
 def accounts(here: Here) -> None:
     """List the accounts, their roles and their other names."""
-    found = [_account(one) for one in here.orrery().accounts.all()]
+    orrery = here.orrery()
+    factors = orrery.factors.all()
+    found = [{**_account(one), "factor": one.name in factors} for one in orrery.accounts.all()]
     if here.as_json:
         for one in found:
             show.as_json(one)

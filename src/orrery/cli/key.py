@@ -26,9 +26,9 @@ def rotate(
 ) -> None:
     """Replace a key by a new one, and encrypt anew what it encrypted; orrery must not run meanwhile.
 
-    home: what orrery's own processes know each other by, and what addresses of channels and tokens of remotes are
-    encrypted with. privacy: what the keys of encrypted columns are encrypted with. Pseudonyms cannot be rotated: they
-    are made with the privacy key itself, and everybody would get another name.
+    home: what orrery's own processes know each other by, and what addresses of channels, tokens of remotes and second
+    factors are encrypted with. privacy: what the keys of encrypted columns are encrypted with. Pseudonyms cannot be
+    rotated: they are made with the privacy key itself, and everybody would get another name.
     """
     from orrery.audit.rotation import replace_home_key, replace_privacy_key
     from orrery.timeline.event import Draft
@@ -44,7 +44,8 @@ def rotate(
         )
     orrery = here.orrery()
     if which == "home":
-        count = replace_home_key(orrery.settings, lambda: orrery.channels.sealed_anew() + orrery.remotes.sealed_anew())
+        kept = (orrery.channels, orrery.remotes, orrery.factors)
+        count = replace_home_key(orrery.settings, lambda: sum(one.sealed_anew() for one in kept))
     else:
         count = replace_privacy_key(orrery.settings, orrery.privacy)
     orrery.append([Draft(kind="key_replaced", actor=here.actor, why=why, data={"which": which, "sealed": count})])

@@ -86,8 +86,9 @@ KINDS: dict[str, str] = {
     "what may be shown), kinds, private, there.",
     # access
     "account": "An account was added, linked to another name, disabled, got a password, was identified with somebody "
-    "of a provider of identities, or said what it wants to be told. data: account, change, link, links, owner, "
-    "services, issuer, wish.",
+    "of a provider of identities, got a second factor or lost it (factor_added, factor_removed, recovery_used, "
+    "recovery_renewed), or said what it wants to be told. data: account, change, link, links, owner, services, issuer, "
+    "wish, tokens (whether they ended with a password), left (codes for recovery).",
     "granted": "A role was given or taken back, or a project became one of a team. data: account, role, place, given, "
     "group (of the provider of identities, which brought it); or project, team.",
     "key": "A token or a link was made or revoked, or sessions ended. data: account, key (its id), key_kind, scopes, "

@@ -28,6 +28,7 @@ DONE = {
     "sign-out": "All sessions have ended; tokens stay.",
     "disable": "Disabled; sessions and tokens work no more.",
     "revoke": "The token works no more.",
+    "unfactor": "The second factor is removed; where a role asks for one, they begin anew when they sign in.",
 }
 
 
@@ -61,6 +62,7 @@ class Entry:
     since: str
     disabled: str
     has_password: bool
+    factor: bool
     links: list[str]
     issuers: list[str]
     roles: list[Role]
@@ -87,7 +89,11 @@ def accounts(request: Request, orrery: Here, done: str = "") -> Response:
     _check(orrery)
     now = datetime.now(UTC)
     sessions, tokens = (_held(orrery.keys.all(kind=kind), now) for kind in ("session", "token"))
-    found = [_entry(one, sessions.get(one.name, []), tokens.get(one.name, [])) for one in orrery.accounts.all()]
+    factors = orrery.factors.all()
+    found = [
+        _entry(one, one.name in factors, sessions.get(one.name, []), tokens.get(one.name, []))
+        for one in orrery.accounts.all()
+    ]
     page = AccountsPage(title="Accounts", accounts=found, roles=list(ROLES), done=DONE.get(done, ""))
     return show(request, page)
 
@@ -134,12 +140,17 @@ def _revoke(orrery: Orrery, account: str, why: str, actor: str, form: Fields) ->
     orrery.keys.revoke(form.get("token", ""), by=actor, why=why, account=account)
 
 
+def _unfactor(orrery: Orrery, account: str, why: str, actor: str, form: Fields) -> None:
+    orrery.factors.remove(account, by=actor, why=why)
+
+
 OF_ACCOUNT: dict[str, Callable[[Orrery, str, str, str, Fields], None]] = {
     "grant": _grant,
     "ungrant": _ungrant,
     "sign-out": _sign_out,
     "disable": _disable,
     "revoke": _revoke,
+    "unfactor": _unfactor,
 }
 
 
@@ -151,7 +162,7 @@ def _held(keys: list[Key], now: datetime) -> dict[str, list[Key]]:
     return found
 
 
-def _entry(one: Account, sessions: list[Key], tokens: list[Key]) -> Entry:
+def _entry(one: Account, factor: bool, sessions: list[Key], tokens: list[Key]) -> Entry:
     def opens(key: Key) -> str:
         return ", ".join(key.scopes) + (f" of {key.project}" if key.project else "")
 
@@ -162,6 +173,7 @@ def _entry(one: Account, sessions: list[Key], tokens: list[Key]) -> Entry:
         one.since,
         one.disabled,
         one.has_password,
+        factor,
         list(one.links),
         list(one.issuers),
         [Role(each.role, each.place, each in one.by_groups) for each in one.grants],

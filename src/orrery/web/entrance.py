@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from contextvars import ContextVar
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -20,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from orrery.access.door import SERVING, Denied, Door, Shown, Visitor
 from orrery.access.roles import OWNER, Principal
 from orrery.app import Orrery
-from orrery.errors import NotAllowed, NotFound, OrreryError
+from orrery.errors import NotAllowed, NotFound, OrreryError, TooOften
 from orrery.web.guard import HEADERS, SAFE, App, Message, Receive, Scope, Send
 from orrery.web.rules import Rule, rule_of
 
@@ -164,14 +165,15 @@ def _looks(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 async def _refuse(send: Send, error: OrreryError, headers: list[tuple[bytes, bytes]]) -> None:
-    status = 404 if isinstance(error, NotFound) else 403
+    status = 404 if isinstance(error, NotFound) else 429 if isinstance(error, TooOften) else 403
+    more = [(b"retry-after", str(math.ceil(error.wait)).encode())] if isinstance(error, TooOften) else []
     if not _looks(headers):
-        await say(send, status, error.what, error.safe, error.todo)
+        await say(send, status, error.what, error.safe, error.todo, more)
         return
     from orrery.web.render import problem_page
 
     page = problem_page(status, error.what, error.safe, error.todo)
-    await send({"type": "http.response.start", "status": status, "headers": [*page.raw_headers, *HEADERS]})
+    await send({"type": "http.response.start", "status": status, "headers": [*page.raw_headers, *HEADERS, *more]})
     await send({"type": "http.response.body", "body": page.body})
 
 

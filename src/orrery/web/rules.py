@@ -14,6 +14,7 @@ _RULES = """
     GET     /api/health                                  public
     GET     /-/sign-in                                   public
     POST    /-/sign-in                                   public
+    POST    /-/second                                    public
     GET     /-/oidc                                      public
     GET     /-/oidc/back                                 public
     GET     /-/welcome                                   public
@@ -24,6 +25,7 @@ _RULES = """
     GET     /-/accounts                                  accounts   *
     POST    /-/accounts/{order}                          accounts   *
     POST    /-/account                                   anybody
+    POST    /-/account/{order}                           anybody
     GET     /-/privacy                                   privacy    *
     GET     /openapi                                     anybody
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import math
 import socket
 import sys
 from collections.abc import Callable
@@ -18,15 +19,13 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from orrery.access.door import Door
 from orrery.access.homekey import TRAINING, home_key
-from orrery.access.patience import Patience
 from orrery.access.roles import OWNER, Principal
 from orrery.access.tls import Certificate
 from orrery.app import Orrery
-from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError
+from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError, TooOften
 from orrery.settings import LOOPBACK
-from orrery.web import accountspage, api, forms, hooks, orders, pages, secrets, signing, signon
+from orrery.web import accountspage, api, forms, hooks, orders, ownpage, pages, secrets, signing, signon
 from orrery.web.assignment import Assigner
 from orrery.web.entrance import Entrance, visitor
 from orrery.web.guard import HEADERS, App, Guard, Receive, Scope, Send
@@ -44,6 +43,7 @@ STATUS: tuple[tuple[type[OrreryError], int], ...] = (
     (NotUnderstood, 422),
     (NotFound, 404),
     (Conflict, 409),
+    (TooOften, 429),
     (NotAllowed, 403),
     (Damaged, 500),
 )
@@ -62,7 +62,7 @@ def create(orrery: Orrery) -> FastAPI:
     app.add_exception_handler(sa.exc.SQLAlchemyError, _storage)
     app.add_exception_handler(OSError, _storage)
     app.add_exception_handler(Exception, _unexpected)
-    app.state.door = door = _door(orrery)
+    app.state.door = door = orrery.door if orrery.settings.access == "required" else None
     app.state.sign_on = _sign_on(orrery)
     app.add_middleware(Entrance, orrery=orrery, door=door)
     app.add_middleware(Guard, url=orrery.settings.url)
@@ -75,20 +75,13 @@ def create(orrery: Orrery) -> FastAPI:
     app.mount("/mlflow", _Lazily(lambda: _load("orrery.registry.server", "mlflow_app", orrery, **of_mlflow)))
     app.mount("/git", _Lazily(lambda: _load("orrery.source.http", "git_app", orrery, **of_git)))
     app.include_router(signing.router)
+    app.include_router(ownpage.router)
     app.include_router(signon.router)
     app.include_router(hooks.router)
     app.include_router(accountspage.router)
     app.include_router(pages.router)
     app.include_router(forms.router)
     return app
-
-
-def _door(orrery: Orrery) -> Door | None:
-    if orrery.settings.access != "required":
-        return None
-    key = home_key(orrery.settings.home)
-    patience, passwords = Patience(orrery.timeline, key), orrery.settings.passwords == "on"
-    return Door(orrery.accounts, orrery.keys, orrery.denials, key, patience, passwords=passwords)
 
 
 def _sign_on(orrery: Orrery) -> SignOn | None:
@@ -206,7 +199,10 @@ def _says(request: Request, status: int, what: str, safe: str = "", todo: str = 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, OrreryError)
-    return _says(request, status_of(error), error.what, error.safe, error.todo)
+    response = _says(request, status_of(error), error.what, error.safe, error.todo)
+    if isinstance(error, TooOften):
+        response.headers["retry-after"] = str(math.ceil(error.wait))
+    return response
 
 
 async def _not_valid(request: Request, error: Exception) -> Response:

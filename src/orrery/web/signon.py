@@ -43,7 +43,8 @@ async def back(request: Request, orrery: Whole) -> Response:
     cookie = request.cookies.get(_name(orrery), "")
     try:
         account, place = await run_in_threadpool(sign_on.end, dict(request.query_params), cookie)
-        answer = await run_in_threadpool(begin, request, orrery, account, f"at {sign_on.issuer}", within(place))
+        how, place = f"at {sign_on.issuer}", within(place)
+        answer = await run_in_threadpool(lambda: begin(request, orrery, account, how, place, by_provider=True))
     except OrreryError as error:
         answer = _refused(orrery, error)
     put_cookie(answer, orrery, _name(orrery), "", 0)
