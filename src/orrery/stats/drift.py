@@ -52,16 +52,18 @@ class FeatureDrift:
     """Two-sample betting on all features at once, with a tolerance.
 
     For each feature the witness set A is the bins whose *past* (exponentially weighted) share is above that of the
-    reference. Null: ``P(A) <= Q(A) + tolerance + slack`` for every feature, where the slack covers the chance in the
-    reference itself (with 95 % confidence for all features together). The bets of all features are averaged, so they
-    may depend on each other in any way.
+    reference. Null: ``P(A) <= Q(A) + tolerance`` for every feature, where Q is of the reference's rows *as they are*:
+    nothing about them is estimated, so the promise is exact. Rows like those that the reference was drawn from differ
+    from it by chance alone. That is within the tolerance, unless the reference is small: then it takes the tolerance's
+    place (with 95 % confidence for all features together), so that what did not change is quiet there, too. The bets
+    of all features are averaged, so they may depend on each other in any way.
 
     Parameters
     ----------
     reference
         Sketch of the rows that the model learned from.
     tolerance
-        Tolerated movement in total variation: 0.05 means that 5 % of the rows may be elsewhere.
+        Tolerated movement from the reference's rows, in total variation: 0.05 means that 5 % may be elsewhere.
     arl
         Looks between two false alarms, on average at least.
     n_bets
@@ -74,7 +76,8 @@ class FeatureDrift:
     References
     ----------
     Shekhar, Ramdas 2021, "Nonparametric two-sample testing by betting"; Shin, Ramdas, Rinaldo 2023, "E-detectors".
-    Slack: Borell 1975, "The Brunn-Minkowski inequality in Gauss space"; the multinomial is taken for normal.
+    Chance in the reference: Borell 1975, "The Brunn-Minkowski inequality in Gauss space"; the multinomial is taken for
+    normal.
 
     Examples
     --------
@@ -114,7 +117,7 @@ class FeatureDrift:
         self._fine = self._places()
         self._reference_counts, self._reference_cells = self._counts(reference)
         self._q = self._reference_counts / reference.rows
-        self._slack = self._reference_error()
+        self._tolerated = np.maximum(self.tolerance, self._by_chance())
         self._fractions = np.geomspace(0.01, 0.9, n_bets)
         self._recent = self._q.copy()
         self._evidence = np.zeros((len(self.features), n_bets))  # log(1 + SR)
@@ -141,8 +144,8 @@ class FeatureDrift:
         fine[self._fine] = cells
         return flat.reshape(len(self.features), self._width), fine[:-1].reshape(len(self.features), self._wide)
 
-    def _reference_error(self) -> FloatArray:
-        """Total variation between sample and truth of the reference: 95 % bound for all features together.
+    def _by_chance(self) -> FloatArray:
+        """Total variation between the reference and what it was drawn from: 95 % bound for all features together.
 
         It is the largest of nearly normal variables, the errors of all sets of bins, none of which has a standard
         deviation above ``0.5 / sqrt(n)``: so it exceeds its mean by no more than a normal variable does.
@@ -181,7 +184,7 @@ class FeatureDrift:
         counts, cells = self._counts(batch)
         shares = counts / n
         witness = self._recent > self._q
-        null = (self._q * witness).sum(axis=1) + self.tolerance + self._slack
+        null = (self._q * witness).sum(axis=1) + self._tolerated
         # Where the past points nowhere, or no share could break the null, there is no bet, and no "+ 1" either: SR
         # may only grow by looks that were bet on.
         bet = witness.any(axis=1) & (null < 1)
