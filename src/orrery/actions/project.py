@@ -15,10 +15,12 @@ import polars as pl
 from orrery.access.homekey import home_key, training_pass
 from orrery.actions.desk import TRAINING, Desk, limits_of, threads
 from orrery.errors import ProjectFailed
+from orrery.pipeline.redaction import Redaction
 from orrery.spec import Spec, to_dict
 from orrery.timeline.state import ModelState, Run
 from orrery.training.split import event_times, untouched
 from orrery.types import parse_duration
+from orrery.workers.contained import Finished
 from orrery.workers.contained import run as run_contained
 from orrery.workers.relay import TRAININGS
 from orrery.workers.walls import environment_of
@@ -39,15 +41,7 @@ def run_project(
     secrets, redaction = desk.secrets(model.name, spec, "training"), desk.redaction(model.name)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    datasets: dict[str, dict[str, str]] = {}
-    for argument, name in spec.data.items():
-        if desk.orrery.team_apart(model.name, name):
-            raise ProjectFailed(f"There is no dataset {name} that {model.name} may learn from.")
-        version = desk.orrery.lake.version(name, run.data[name])
-        datasets[argument] = {
-            "path": str(_exported(desk, name, version.version, version.key)),
-            "key": version.key,
-        }
+    datasets = _datasets(desk, model, run, spec)
     steps = desk.steps(model.name)
     steps.mkdir(parents=True, exist_ok=True)
     network = "training" in spec.resources.network
@@ -85,6 +79,23 @@ def run_project(
         redaction=redaction,
         walls=walls,
     )
+    return _result(out, finished, redaction) | {"contained": desk.contained(network)}
+
+
+def _datasets(desk: Desk, model: ModelState, run: Run, spec: Spec) -> dict[str, dict[str, str]]:
+    """Return, for each argument of the pipeline, where the pinned rows of its dataset are, and their key."""
+    found = {}
+    for argument, name in spec.data.items():
+        if desk.orrery.team_apart(model.name, name):
+            raise ProjectFailed(f"There is no dataset {name} that {model.name} may learn from.")
+        version = desk.orrery.lake.version(name, run.data[name])
+        path = _exported(desk, name, version.version, version.key)
+        found[argument] = {"path": str(path), "key": version.key}
+    return found
+
+
+def _result(out: Path, finished: Finished, redaction: Redaction) -> dict[str, Any]:
+    """Return what a training left, without secrets; raise what it says that went wrong."""
     _refuse_links(out)
     if not (out / "result.json").exists():
         raise ProjectFailed(f"The training {finished.reason or 'left no result'}.", output=finished.tail)
@@ -95,7 +106,7 @@ def run_project(
         step = f"in {error['step']}: " if error.get("step") else ""
         words = error.get("message") or finished.reason or "unknown"
         raise ProjectFailed(f"{step}{words}", output="\n".join(error.get("traceback") or []) or finished.tail)
-    return result | {"contained": desk.contained(network)}
+    return result
 
 
 def _refuse_links(out: Path) -> None:

@@ -97,14 +97,9 @@ def add(
     checked, erased = _checked(lake, name, rules, frame, privacy)
     if not checked.good.height and not checked.bad.height and erased:
         return Added(None, 0, 0, {ERASED: erased})
-    aside = None
-    if checked.bad.height:
-        about = {**said, "rows": checked.bad.height, "reasons": checked.reasons}
-        note = "; ".join(checked.reasons)
-        rows = _as_text(checked.bad).with_columns(pl.lit(at).cast(pl.Datetime("us", "UTC")).alias(AT))
-        aside = lake.append(name, rows, note=note, key=key, folder=QUARANTINE, about=about, at=at)
-    if checked.good.height == 0 and aside is not None:
-        _write_events(lake, timeline, name, [], [aside])
+    aside = [_set_aside(lake, name, checked, key, said, at)] if checked.bad.height else []
+    if checked.good.height == 0 and aside:
+        _write_events(lake, timeline, name, [], aside)
         return Added(None, 0, checked.bad.height, checked.reasons)
     about = {
         **said,
@@ -115,7 +110,7 @@ def add(
         "summary": summary(checked.good.drop(rules.personal, strict=False)),
     }
     version = lake.append(name, checked.good, note=why, key=key, about=about, at=at)
-    _write_events(lake, timeline, name, [version], [aside] if aside else [])
+    _write_events(lake, timeline, name, [version], aside)
     reasons = {**checked.reasons, **({ERASED: erased} if erased else {})}
     return Added(version.version, checked.good.height, checked.bad.height, reasons)
 
@@ -152,6 +147,15 @@ def _checked(
         good, bad = (privacy.shut(rules, part, name) for part in (checked.good, checked.bad))
         checked = replace(checked, good=good, bad=bad)
     return checked, erased
+
+
+def _set_aside(
+    lake: Lake, name: str, checked: Checked, key: str | None, said: Mapping[str, str], at: datetime
+) -> DatasetVersion:
+    """Write the rows that break the contract to the quarantine table, as text."""
+    about = {**said, "rows": checked.bad.height, "reasons": checked.reasons}
+    rows = _as_text(checked.bad).with_columns(pl.lit(at).cast(pl.Datetime("us", "UTC")).alias(AT))
+    return lake.append(name, rows, note="; ".join(checked.reasons), key=key, folder=QUARANTINE, about=about, at=at)
 
 
 def _completed(
