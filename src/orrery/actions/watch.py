@@ -75,18 +75,7 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
                 "rows": requests,
                 "labelled": labelled,
                 "metrics": found.metrics,
-                "monitors": {
-                    name: {
-                        "statistic": min(finding.statistic, 1e12),
-                        "promise": finding.promise,
-                        "insufficient": finding.insufficient,
-                        "outcome": finding.outcome,
-                        "why": finding.why,
-                        "severity": dict(sorted(finding.severity.items(), key=lambda item: -item[1])[:5]),
-                        **_excess(finding),
-                    }
-                    for name, finding in found.findings.items()
-                },
+                "monitors": {name: _told(finding) for name, finding in found.findings.items()},
                 "state": desk.keep(found.states),
             },
             **about,
@@ -121,6 +110,19 @@ def _written(desk: Desk, model: ModelState, action: Action, found: Look, request
             why = f"The cause of the alarm of {lane.alarms[name]['at']:%Y-%m-%d} is gone."
             drafts.append(said("quiet", name, "quieted", why, {"monitor": name}))
     return drafts
+
+
+def _told(finding: Finding) -> dict[str, Any]:
+    """Return what an event says of one monitor's look."""
+    return {
+        "statistic": min(finding.statistic, 1e12),
+        "promise": finding.promise,
+        "insufficient": finding.insufficient,
+        "outcome": finding.outcome,
+        "why": finding.why,
+        "severity": dict(sorted(finding.severity.items(), key=lambda item: -item[1])[:5]),
+        **_excess(finding),
+    }
 
 
 def _excess(finding: Finding) -> dict[str, Any]:
