@@ -155,8 +155,15 @@ ORDERS = [
     ("POST", "/api/data/flights"),
     ("PUT", f"{M}/secrets/warehouse"),
     ("DELETE", f"{M}/secrets/warehouse"),
+    ("POST", f"{M}/channels"),
+    ("DELETE", f"{M}/channels/team"),
+    ("POST", f"{M}/webhooks"),
+    ("PUT", f"{M}/remote"),
+    ("DELETE", f"{M}/remote"),
+    ("POST", "/api/privacy/find"),
+    ("POST", "/api/privacy/erase"),
 ]
-PLAIN = {f"{M}/labels", "/api/serving/report", "/api/clock"}
+PLAIN = {f"{M}/labels", "/api/serving/report", "/api/clock", f"{M}/channels/{{channel}}/test", f"{M}/remote/fetch"}
 """Routes that change something and neither override nor remove."""
 
 
@@ -180,7 +187,7 @@ def test_every_route_that_changes_something_is_known_to_these_tests(web: httpx.C
         for method in methods
         if method != "get"
     }
-    names = {"/5": "/{number}", "/1": "/{number}", "gates3": "{issue}", "warehouse": "{secret}"}
+    names = {"/5": "/{number}", "/1": "/{number}", "gates3": "{issue}", "warehouse": "{secret}", "team": "{channel}"}
     known = set()
     for method, path in ORDERS:
         for value, name in names.items():

@@ -30,6 +30,7 @@ from orrery.errors import NotAllowed, NotFound
 from orrery.settings import Settings
 from orrery.source.http import git_app
 from orrery.web.accountspage import OF_ACCOUNT
+from orrery.web.erasing import OF_PRIVACY
 from orrery.web.forms import OF_CHANNEL, OF_ISSUE, OF_MODEL, OF_VERSION
 from orrery.web.ownpage import OF_OWN
 from orrery.web.rules import rule_of
@@ -45,8 +46,10 @@ OF_PART = {
     "/accounts/": OF_ACCOUNT,
     "/account/": OF_OWN,
     "/channels/": OF_CHANNEL,
+    "/privacy/": OF_PRIVACY,
 }
 FILLED = {
+    "channel": "team",
     "platform": "github",
     "issue": "decay200",
     "model": MODEL,

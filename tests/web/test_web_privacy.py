@@ -64,3 +64,49 @@ def test_the_record_of_a_model_says_what_nobody_has_said(year: Orrery, web: http
     assert "Say before departure" in page and "No column is marked as personal." in page
     assert web.get("/flight-delay/privacy.json").json()["missing"] == ["legal basis", "controller"]
     assert '"/flight-delay/privacy"' in web.get("/flight-delay").text
+
+
+PRIVACY = "/api/privacy"
+
+
+def test_a_person_is_found_and_erased_by_the_api(clinic: Orrery, web: httpx.Client) -> None:
+    asked = {"subject": "p5", "why": "Request 19."}
+    found = web.post(f"{PRIVACY}/find", json=asked)
+    assert found.status_code == 200 and found.json()["rows"] == 20, found.text
+    would = web.post(f"{PRIVACY}/erase", json={**asked, "dry_run": True}).json()
+    assert would["rows"] == 20 and web.post(f"{PRIVACY}/find", json=asked).json()["rows"] == 20, "nothing went"
+    gone = web.post(f"{PRIVACY}/erase", json=asked).json()
+    assert gone["rows"] == 20 and gone["files"] == [] and gone["searched"]["files"] > 0
+    assert web.post(f"{PRIVACY}/find", json=asked).json()["rows"] == 0
+    listed = {one["why"]: one for one in web.get(PRIVACY).json()}
+    assert listed.keys() == {"Request <b>17</b>.", "Request 19."}
+    assert listed["Request 19."]["rows"] == 20 and listed["Request 19."]["clean"] and listed["Request 19."]["proof"]
+    named = web.post(f"{PRIVACY}/erase", json={"subject": "p6", "why": "p6 wrote a letter."})
+    assert named.status_code == 422 and web.post(f"{PRIVACY}/find", json={**asked, "subject": "p6"}).json()["rows"]
+    assert web.post(f"{PRIVACY}/erase", json={"subject": "nobody", "why": "w"}).status_code == 404
+    assert web.post(f"{PRIVACY}/find", json={"subject": " ", "why": "w"}).status_code == 422
+
+
+def test_a_person_is_found_and_erased_by_the_page(clinic: Orrery, web: httpx.Client) -> None:
+    form = {"subject": "p7", "why": "Request <i>20</i>."}
+    page = web.post("/-/privacy/find", data=form)
+    assert page.status_code == 200 and page.headers["cache-control"] == "no-store"
+    assert "What is kept" in page.text and "20 rows" in page.text and "visits" in page.text
+    assert "p7" not in page.text and "psn_" not in page.text and "<i>20" not in page.text
+    refused = web.post("/-/privacy/erase", data=form)
+    assert refused.status_code == 422 and "20 rows" in web.post("/-/privacy/preview", data=form).text
+    erased = web.post("/-/privacy/erase", data={**form, "sure": "yes"})
+    assert "What was erased" in erased.text and "nothing of it in any" in erased.text, erased.text
+    assert "0 rows" in web.post("/-/privacy/find", data=form).text
+    assert web.post("/-/privacy/conquer", data=form).status_code == 404
+
+
+def test_who_may_not_find_finds_and_erases_nothing_by_these_ways(clinic: Orrery) -> None:
+    from orrery.web.erasing import OF_PRIVACY, _done
+
+    for role in ("viewer", "scientist", "reviewer", "operator"):
+        other = clinic.acting(Principal("x", (Grant(role),)))
+        for order in OF_PRIVACY:
+            with pytest.raises(NotAllowed):
+                _done(order, other, "p6", "x", "w")
+    assert _done("find", clinic.acting(Principal("x", (Grant("compliance"),))), "p6", "x", "w")["rows"] == 20

@@ -60,13 +60,11 @@ class ChannelsPage(Page):
 def channels_page(orrery: Orrery, name: str, said: str = "", key: str = "") -> ChannelsPage:
     """Return the page of the channels of one model."""
     orrery.model(name)
-    records = Outbox(orrery.timeline)
-    fetched = records.records(f"fetch/{name}").get(f"fetch/{name}", Record())
-    found = {**records.records(f"chat/{name}/"), **records.records(f"hook/{name}/")}
+    fetched = Outbox(orrery.timeline).records(f"fetch/{name}").get(f"fetch/{name}", Record())
     return ChannelsPage(
         title=f"{name}: channels and webhooks",
         model=name,
-        channels=[_line(one, found.get(one.target, Record())) for one in orrery.channels.all(name)],
+        channels=lines(orrery, name),
         sends=orrery.settings.sends,
         mail=bool(orrery.settings.mail),
         remote=orrery.remotes.find(name),
@@ -77,6 +75,13 @@ def channels_page(orrery: Orrery, name: str, said: str = "", key: str = "") -> C
         fetched=fetched,
         fetched_at=datetime.fromtimestamp(fetched.last, UTC) if fetched.last else None,
     )
+
+
+def lines(orrery: Orrery, name: str) -> list[Line]:
+    """Return the channels of a project, and how it goes with each."""
+    records = Outbox(orrery.timeline)
+    found = {**records.records(f"chat/{name}/"), **records.records(f"hook/{name}/")}
+    return [_line(one, found.get(one.target, Record())) for one in orrery.channels.all(name)]
 
 
 def _line(one: Channel, record: Record) -> Line:

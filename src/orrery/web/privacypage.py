@@ -37,7 +37,12 @@ class Looked:
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyPage(Page):
-    """Erasures, look-ups and what is kept."""
+    """Erasures, look-ups and what is kept.
+
+    Parameters
+    ----------
+    order, found : what was just ordered (``find``, ``preview`` or ``erase``) and what was found; empty for nothing.
+    """
 
     template = "privacy.html"
     refreshes = False
@@ -46,6 +51,8 @@ class PrivacyPage(Page):
     looks: list[Looked]
     kept: list[Kept]
     expired: list[dict[str, Any]]
+    order: str
+    found: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,25 +67,32 @@ class RecordPage(Page):
     basis: str
 
 
-def privacy_page(orrery: Orrery, limit: int = 100) -> PrivacyPage:
+def privacy_page(orrery: Orrery, limit: int = 100, order: str = "", found: dict[str, Any] | None = None) -> PrivacyPage:
     """Return the page of erasures; who may not find a person's data does not see it."""
     from orrery.data.subject import contracts_of
 
     orrery.allow("privacy", "")
     data = orrery.states.data()
-    found = sorted(data.asked.values(), key=lambda one: one.at, reverse=True)
     looks = orrery.timeline.read("", kinds=("subject_searched",), newest_first=True, limit=limit)
     expired = orrery.timeline.read(kinds=("expired",), newest_first=True, limit=limit)
     return PrivacyPage(
         title="Personal data",
-        erasures=[_erasure(one) for one in found[:limit]],
+        erasures=erasures(orrery)[:limit],
         looks=[Looked(one.occurred_at, one.actor, one.data["rows"], one.why) for one in looks],
         kept=[
             Kept(name, data.datasets[name].rows, one.retention, one.subject, dict(one.personal))
             for name, one in sorted(contracts_of(data).items())
         ],
         expired=[{"at": one.occurred_at, "why": one.why} for one in expired],
+        order=order,
+        found=found or {},
     )
+
+
+def erasures(orrery: Orrery) -> list[dict[str, Any]]:
+    """Return the erasures that were asked for, the newest first."""
+    found = sorted(orrery.states.data().asked.values(), key=lambda one: one.at, reverse=True)
+    return [_erasure(one) for one in found]
 
 
 def record_page(orrery: Orrery, name: str) -> RecordPage:

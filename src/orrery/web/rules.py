@@ -27,6 +27,7 @@ _RULES = """
     POST    /-/account                                   anybody
     POST    /-/account/{order}                           anybody
     GET     /-/privacy                                   privacy    *
+    POST    /-/privacy/{order}                           privacy    *
     GET     /openapi                                     anybody
 
     GET     /api/serving/assignment                      serving
@@ -66,6 +67,20 @@ _RULES = """
     GET     /api/models/{model}/secrets                  read       project
     PUT     /api/models/{model}/secrets/{secret}         secrets    project
     DELETE  /api/models/{model}/secrets/{secret}         secrets    project
+
+    GET     /api/models/{model}/channels                 read       project
+    POST    /api/models/{model}/channels                 operate    project
+    POST    /api/models/{model}/channels/{channel}/test  operate    project
+    DELETE  /api/models/{model}/channels/{channel}       operate    project
+    POST    /api/models/{model}/webhooks                 operate    project
+    GET     /api/models/{model}/remote                   read       project
+    PUT     /api/models/{model}/remote                   operate    project
+    POST    /api/models/{model}/remote/fetch             operate    project
+    DELETE  /api/models/{model}/remote                   operate    project
+
+    GET     /api/privacy                                 privacy    *
+    POST    /api/privacy/find                            privacy    *
+    POST    /api/privacy/erase                           privacy    *
 
     GET     /mlflow                                      read       somewhere
     GET     /mlflow/*                                    read       somewhere

@@ -25,7 +25,20 @@ from orrery.access.tls import Certificate
 from orrery.app import Orrery
 from orrery.errors import Conflict, Damaged, NotAllowed, NotFound, NotUnderstood, OrreryError, TooOften
 from orrery.settings import LOOPBACK
-from orrery.web import accountspage, api, forms, hooks, orders, ownpage, pages, secrets, signing, signon
+from orrery.web import (
+    accountspage,
+    api,
+    erasing,
+    forms,
+    hooks,
+    orders,
+    outside,
+    ownpage,
+    pages,
+    secrets,
+    signing,
+    signon,
+)
 from orrery.web.assignment import Assigner
 from orrery.web.entrance import Entrance, visitor
 from orrery.web.guard import HEADERS, App, Guard, Receive, Scope, Send
@@ -69,6 +82,8 @@ def create(orrery: Orrery) -> FastAPI:
     app.include_router(api.router)
     app.include_router(orders.router)
     app.include_router(secrets.router)
+    app.include_router(outside.router)
+    app.include_router(erasing.router)
     told = _Told(orrery)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")))
     of_mlflow, of_git = {"who": _who, "read": told.of_mlflow}, {"read": told.of_git}
@@ -79,6 +94,7 @@ def create(orrery: Orrery) -> FastAPI:
     app.include_router(signon.router)
     app.include_router(hooks.router)
     app.include_router(accountspage.router)
+    app.include_router(erasing.forms)
     app.include_router(pages.router)
     app.include_router(forms.router)
     return app

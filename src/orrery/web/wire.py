@@ -433,6 +433,12 @@ _TYPES: list[Any] = [
 ]
 
 
+def described(kind: type[T]) -> type[T]:
+    """Let a body or answer that is defined with its routes be in the description, too."""
+    _TYPES.append(kind)
+    return kind
+
+
 def components() -> dict[str, Any]:
     """Return the schemas of all bodies and answers, for the OpenAPI document."""
     _, found = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
