@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import polars
 import pytest
@@ -19,6 +23,9 @@ import pytest
 from orrery.build.environment import Environment, lock
 from orrery.build.index import options, variables
 from orrery.errors import OrreryError, ProjectFailed
+from orrery.pipeline.redaction import Redaction
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def wheel(folder: Path, name: str, version: str, text: str, requires: str = "") -> None:
@@ -231,3 +238,76 @@ def test_the_checkout_is_not_written_to(tmp_path: Path, wheels: Path) -> None:
     assert [path.name for path in checkout.iterdir()] == ["requirements.txt"]
     marker = next((tmp_path / "environments").glob("*/complete.json"))
     assert json.loads(marker.read_text())["packages"] > 50
+
+
+# --- an index behind a password ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def guarded(folder: Path, password: str) -> Iterator[tuple[str, list[str]]]:
+    """Serve a folder of wheels as a package index that asks for name and password; gives its place and what it saw."""
+    asked: list[str] = []
+    expected = "Basic " + base64.b64encode(f"robot:{password}".encode()).decode()
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers.get("authorization") != expected:
+                asked.append("refused")
+                return self._say(401, b"", ("WWW-Authenticate", 'Basic realm="packages"'))
+            kind, _, name = self.path.strip("/").partition("/")
+            files = sorted(folder.glob("*.whl"))
+            if kind == "files":
+                asked.append(name)
+                return self._say(200, (folder / Path(name).name).read_bytes())
+            links = [f'<a href="/files/{one.name}">{one.name}</a>' for one in files if one.name.startswith(f"{name}-")]
+            return self._say(200 if links else 404, "".join(links).encode(), ("Content-Type", "text/html"))
+
+        def _say(self, status: int, body: bytes, *headers: tuple[str, str]) -> None:
+            self.send_response(status)
+            for one in (*headers, ("Content-Length", str(len(body)))):
+                self.send_header(*one)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+def test_an_index_is_opened_with_a_secret_of_the_project(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of docs/secrets.md, word for word but for the address."""
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", f"file://{wheels / 'nothing'}")
+    (wheels / "nothing").mkdir()
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    password = "four+moons/of:Jupiter"
+    documented = re.search(r"`(--extra-index-url \S+)`", (DOCS / "secrets.md").read_text())
+    assert documented is not None and "${SECRET_INDEX}" in documented[1]
+    with guarded(wheels, password) as (place, asked):
+        line = documented[1].replace("https://", "http://").replace("packages.example.org", place)
+        asks = project(tmp_path / "p", txt=f"{line}\nplanets<2\n")
+        value = quote(password, safe="")
+        redaction = Redaction([value, password])
+        for secrets in ({}, {"SECRET_INDEX": "of-somebody-else"}):
+            with pytest.raises(OrreryError) as caught:
+                lock(asks, tmp_path / "environments", secrets, "tides", Redaction(list(secrets.values())))
+            assert "somebody" not in str(caught.value) and not [one for one in asked if one != "refused"]
+        made = lock(asks, tmp_path / "environments", {"SECRET_INDEX": value}, "tides", redaction)
+        assert says(made, "import planets; print(planets.count)") == "9"
+        assert [one for one in asked if one != "refused"] == ["planets-1.0-py3-none-any.whl"]
+    for path in (tmp_path / "environments").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert value.encode() not in content and password.encode() not in content, path

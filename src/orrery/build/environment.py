@@ -21,7 +21,7 @@ from pathlib import Path
 
 import orrery
 from orrery.build.index import configuration, options, places, store, variables
-from orrery.build.requirements import PYTHON, Requirements, find, satisfied, without
+from orrery.build.requirements import PYTHON, Requirements, find, indexes, satisfied, without
 from orrery.errors import OrreryError, ProjectFailed
 from orrery.pipeline.redaction import Redaction
 from orrery.types import digest
@@ -137,7 +137,7 @@ def _build(place: Path, checkout: Path, wanted: Requirements, uv: _Uv) -> None:
     _plain(target).write_text(text)
     missing = without(target.read_text(), own)
     if missing.strip():
-        _plain(place / "missing.txt").write_text(missing)
+        _plain(place / "missing.txt").write_text(indexes(wanted) + missing)
         command = ["pip", "install", "--no-deps", "--python", str(place / "bin" / "python")]
         uv.run([*command, "-r", str(place / "missing.txt")], checkout, wanted.file)
     lines = [f"import site; site.addsitedir({str(path)!r})" for path in own_folders()]

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from orrery.errors import ProjectFailed
 
 _INCLUDE = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[ =]\s*(\S+)")
+_INDEX = re.compile(r"(?:-i|--index-url|--extra-index-url)[\s=]")
 _LOCAL = re.compile(r"^\s*(?:-e|--editable|\.|/|file:)|@\s*(?:file:|\.)")
 
 
@@ -102,6 +103,21 @@ def without(lock: str, installed: Mapping[str, str]) -> str:
         if not (words and installed.get(canonicalize_name(name.strip())) == words[0].rstrip(";")):
             kept.append(entry.replace("\0", "\\\n"))
     return "\n".join(kept) + "\n"
+
+
+def indexes(wanted: Requirements) -> str:
+    """Return the lines that name further package indexes: a lock does not repeat them.
+
+    They are as they were written, with the names of variables in place of passwords.
+
+    Examples
+    --------
+    >>> texts = {"requirements.txt": "--extra-index-url https://robot:${SECRET_INDEX}@packages.example.org/simple"}
+    >>> indexes(Requirements("requirements.txt", texts, None, False)).strip()
+    '--extra-index-url https://robot:${SECRET_INDEX}@packages.example.org/simple'
+    """
+    lines = [line.strip() for text in wanted.texts.values() for line in text.splitlines()]
+    return "".join(f"{line}\n" for line in lines if _INDEX.match(line))
 
 
 def _listed(checkout: Path, name: str) -> Requirements:
