@@ -12,6 +12,7 @@ from orrery.workers.action import Action
 
 def build(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     """Lock the environment of a commit."""
+    desk.open_registry()
     commit = action.args["commit"]
     environment = desk.environment(model.name, model.spec_of(commit), commit)
     how = "cached" if environment.cached else f"{environment.seconds:.1f} s"
