@@ -53,6 +53,17 @@ SETTINGS: dict[str, str] = {
     "ORRERY_SERVING_CLIENTS": "File with certificates of issuers (PEM): on its ports for TLS the inference server "
     "answers who shows a certificate of one of them; its common name is the account that asks. Default: none, and "
     "a token says who asks.",
+    "ORRERY_HSTS_SECONDS": "How long browsers remember that the name in ORRERY_URL is reached by TLS alone "
+    "(Strict-Transport-Security); default 31536000, a year; 0 where the name serves others in the clear.",
+    "ORRERY_PUSH_BYTES": "Bytes that one push of git may have; default 1073741824.",
+    "ORRERY_ARTIFACT_BYTES": "Bytes that one file sent to MLflow may have; default 5368709120.",
+    "ORRERY_REQUESTS_A_MINUTE": "Requests to pages, API, git and MLflow that an account may send in a minute, or an "
+    "address that shows nothing; default 6000; 0 for no limit. Trainings and inference are not counted.",
+    "ORRERY_PUSHES_A_MINUTE": "Pushes of an account in a minute; default 60; 0 for no limit.",
+    "ORRERY_TRIES_A_MINUTE": "Sign-ins, codes and wrong tokens or passwords of one address in a minute; "
+    "default 60; 0 for no limit.",
+    "ORRERY_CLIENT_HEADER": "Header whose last entry is the address of who asks, such as X-Forwarded-For: only if the "
+    "proxy of ORRERY_URL sets it. Default: none, and all who come through the proxy are one address.",
     "ORRERY_PASSWORDS": "on (default): people may sign in with a password; off: only by OpenID Connect. Tokens work "
     "either way.",
     "ORRERY_SECOND_FACTOR": "Roles, with spaces between, that sign in with a password only together with a second "
@@ -142,6 +153,10 @@ class Settings:
     anchor_every : seconds between two notes.
     secrets_key : file with the keys of secrets; empty for the one in the home folder.
     passwords : whether people may sign in with one.
+    hsts_seconds : how long browsers remember that there is TLS.
+    push_bytes, artifact_bytes : how large a push, and a file sent to MLflow, may be.
+    requests_a_minute, pushes_a_minute, tries_a_minute : how often is not too often; 0 for no limit.
+    client_header : header in which the proxy says the address of who asks; empty for none.
     second_factor : roles that must have a second factor, as it was written.
     oidc : the provider of identities.
     mail, mail_password : where mail is sent, and the file with the password; empty for no mail.
@@ -178,6 +193,13 @@ class Settings:
     anchor_every: float = 86400.0
     secrets_key: str = ""
     passwords: Literal["on", "off"] = "on"
+    hsts_seconds: int = 31_536_000
+    push_bytes: int = 1 << 30
+    artifact_bytes: int = 5 << 30
+    requests_a_minute: int = 6000
+    pushes_a_minute: int = 60
+    tries_a_minute: int = 60
+    client_header: str = ""
     second_factor: str = ""
     oidc: Oidc = Oidc()
     mail: str = ""
@@ -244,6 +266,13 @@ class Settings:
             "ORRERY_ANCHOR_EVERY": f"{self.anchor_every}s",
             "ORRERY_SECRETS_KEY": self.secrets_key,
             "ORRERY_PASSWORDS": self.passwords,
+            "ORRERY_HSTS_SECONDS": str(self.hsts_seconds),
+            "ORRERY_PUSH_BYTES": str(self.push_bytes),
+            "ORRERY_ARTIFACT_BYTES": str(self.artifact_bytes),
+            "ORRERY_REQUESTS_A_MINUTE": str(self.requests_a_minute),
+            "ORRERY_PUSHES_A_MINUTE": str(self.pushes_a_minute),
+            "ORRERY_TRIES_A_MINUTE": str(self.tries_a_minute),
+            "ORRERY_CLIENT_HEADER": self.client_header,
             "ORRERY_SECOND_FACTOR": self.second_factor,
             "ORRERY_OIDC_ISSUER": self.oidc.issuer,
             "ORRERY_OIDC_CLIENT_ID": self.oidc.client_id,
@@ -307,6 +336,13 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "anchor_every": _duration("ORRERY_ANCHOR_EVERY", "1d"),
         "secrets_key": _path(given.get("ORRERY_SECRETS_KEY", "")),
         "passwords": _choice("ORRERY_PASSWORDS", "on", "off"),
+        "hsts_seconds": _number("ORRERY_HSTS_SECONDS", 31_536_000),
+        "push_bytes": _number("ORRERY_PUSH_BYTES", 1 << 30),
+        "artifact_bytes": _number("ORRERY_ARTIFACT_BYTES", 5 << 30),
+        "requests_a_minute": _number("ORRERY_REQUESTS_A_MINUTE", 6000),
+        "pushes_a_minute": _number("ORRERY_PUSHES_A_MINUTE", 60),
+        "tries_a_minute": _number("ORRERY_TRIES_A_MINUTE", 60),
+        "client_header": os.environ.get("ORRERY_CLIENT_HEADER", "").strip().lower(),
         "second_factor": " ".join(os.environ.get("ORRERY_SECOND_FACTOR", "").split()),
         "oidc": _oidc(),
         "mail": os.environ.get("ORRERY_MAIL", ""),

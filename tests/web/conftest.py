@@ -485,7 +485,8 @@ def address(orrery: Orrery) -> Iterator[str]:
 @contextlib.contextmanager
 def answering(orrery: Orrery) -> Iterator[str]:
     """Let a control plane answer, and give its address."""
-    config = uvicorn.Config(create(orrery), loop="asyncio", host="127.0.0.1", port=0, log_level="error", lifespan="off")
+    where: dict[str, Any] = {"host": "127.0.0.1", "port": 0, "proxy_headers": False}
+    config = uvicorn.Config(create(orrery), loop="asyncio", log_level="error", lifespan="off", **where)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -122,6 +122,8 @@ async def _run(source: Source, name: str, path: str, quiet: float, scope: Scope,
             await asyncio.wait({gone, relayed}, return_when=asyncio.FIRST_COMPLETED)
             if relayed.done():
                 relayed.result()
+            if gone.done():
+                gone.result()  # what was sent is larger than it may be
             # A client that has gone does not undo its push: what is under way may end, the following of it must.
             if await asyncio.wait_for(process.wait(), PATIENCE) != 0:
                 _log.warning("git http-backend for %s: %s", path, (await said).decode(errors="replace").strip())

@@ -23,9 +23,12 @@ from orrery.access.roles import OWNER, Principal
 from orrery.app import Orrery
 from orrery.errors import NotAllowed, NotFound, OrreryError, TooOften
 from orrery.web.guard import HEADERS, SAFE, App, Message, Receive, Scope, Send
+from orrery.web.often import Often
 from orrery.web.rules import Rule, rule_of
 
 ACTOR = b"x-orrery-actor"
+_KEPT = ("/static/", "/mlflow/static-files/")
+"""What a browser may keep: the same for everybody. All else is somebody's."""
 _SHOWN = (b"authorization", b"cookie", ACTOR)
 
 
@@ -45,6 +48,7 @@ class Entrance:
 
     def __init__(self, app: App, orrery: Orrery, door: Door | None) -> None:
         self._app, self._orrery, self._door = app, orrery, door
+        self._often = Often(orrery.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer why not."""
@@ -63,7 +67,9 @@ class Entrance:
         rule = rule_of(method, path, scope.get("query_string", b"").decode("latin-1"))
         try:
             shown = _shown(headers, cookie_name(self._orrery))
+            self._often.before(scope, shown, rule)
             found = await run_in_threadpool(door.who, shown, entrance_of(path), method not in SAFE)
+            self._often.request(scope, found.principal)
             if rule is None and found.principal is not None:
                 await say(send, 404, "There is nothing here.")
                 return
@@ -73,6 +79,11 @@ class Entrance:
             if found.principal is not None and rule.permission != "public":
                 await run_in_threadpool(self._check, found.principal, rule)
         except Denied as error:
+            try:
+                self._often.wrong(scope)
+            except TooOften as often:
+                await _refuse(send, often, headers)
+                return
             await self._ask(send, method, path, headers, str(error))
             return
         except OrreryError as error:
@@ -87,6 +98,9 @@ class Entrance:
 
         async def heard(message: Message) -> None:
             said.append(message.get("status", 0))
+            if message["type"] == "http.response.start" and not path.startswith(_KEPT):
+                kept = [one for one in message["headers"] if one[0] != b"cache-control"]
+                message = {**message, "headers": [*kept, (b"cache-control", b"no-store")]}
             await send(message)
 
         token = visitor.set(found)

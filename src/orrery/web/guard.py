@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from orrery.settings import Settings
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -49,11 +51,15 @@ class Guard:
     Parameters
     ----------
     app : what is guarded.
-    url : address that people use, where a proxy does TLS; empty where there is none.
+    url : address that people use, where a proxy or orrery does TLS; empty where there is none.
+    settings : how large what is pushed and sent to MLflow may be, and how long browsers remember that there is TLS.
     """
 
-    def __init__(self, app: App, url: str = "") -> None:
+    def __init__(self, app: App, settings: Settings, url: str = "") -> None:
         self._app, self._url = app, url
+        self._foreign = (("/mlflow", settings.artifact_bytes), ("/git", settings.push_bytes))
+        self._by_tls = (b"strict-transport-security", f"max-age={settings.hsts_seconds}".encode())
+        self._tells = bool(url) and settings.hsts_seconds > 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass, or answer why not."""
@@ -62,20 +68,21 @@ class Guard:
             return
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         foreign = scope["path"].startswith(FOREIGN)
+        if self._tells and headers.get(b"host") == self._url.removeprefix("https://"):
+            send = _adding(send, self._by_tls)
         reason = refuse(scope["method"], headers, scope["path"], self._url)
         if reason:
             await _say(send, 403, reason, "Nothing was changed.", "Open orrery by its own address, on this machine.")
             return
-        if foreign:
-            await self._app(scope, receive, send)
-            return
         limit = next((size for part, size in LIMITS if part in scope["path"]), LIMIT)
+        if foreign:
+            limit = next(size for part, size in self._foreign if scope["path"].startswith(part))
         if not headers.get(b"content-length", "0").isdigit() or int(headers.get(b"content-length", "0")) > limit:
             await _too_large(send, limit)
             return
-        await self._limited(scope, receive, send, limit)
+        await self._limited(scope, receive, send, limit, dress=not foreign)
 
-    async def _limited(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    async def _limited(self, scope: Scope, receive: Receive, send: Send, limit: int, *, dress: bool) -> None:
         taken, started = 0, False
 
         async def counted() -> Message:
@@ -88,8 +95,10 @@ class Guard:
 
         async def dressed(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
+            if taken > limit and not started:
+                return  # whatever a mounted program makes of it: what is answered is said below
+            started = True
+            if message["type"] == "http.response.start" and dress:
                 known = {name for name, _ in message["headers"]}
                 message = {
                     **message,
@@ -99,9 +108,20 @@ class Guard:
 
         try:
             await self._app(scope, counted, dressed)
-        except TooLarge:
-            if not started:
-                await _too_large(send, limit)
+        except Exception:
+            if taken <= limit:
+                raise
+        if taken > limit and not started:
+            await _too_large(send, limit)
+
+
+def _adding(send: Send, header: tuple[bytes, bytes]) -> Send:
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], header]}
+        await send(message)
+
+    return adding
 
 
 def refuse(method: str, headers: dict[bytes, str], path: str = "/", url: str = "") -> str:

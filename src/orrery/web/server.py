@@ -78,7 +78,7 @@ def create(orrery: Orrery) -> FastAPI:
     app.state.door = door = orrery.door if orrery.settings.access == "required" else None
     app.state.sign_on = _sign_on(orrery)
     app.add_middleware(Entrance, orrery=orrery, door=door)
-    app.add_middleware(Guard, url=orrery.settings.url)
+    app.add_middleware(Guard, url=orrery.settings.url, settings=orrery.settings)
     app.include_router(api.router)
     app.include_router(orders.router)
     app.include_router(secrets.router)
