@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from cli.conftest import Command
+import base64
+import subprocess
+import sys
+import time
+
+from cli.conftest import Command, environment
 from orrery.app import Orrery
 from orrery.settings import Settings
 
@@ -47,3 +52,39 @@ def test_teams_and_what_is_refused(orrery: Command) -> None:
     assert orrery("token", "create", "li", "--scope", "everything").code == 1
     assert orrery("user", "add", "x", "--role", "king").code == 1
     assert [one["account"] for one in orrery("user", "list", "--json").lines()] == ["li"]
+
+
+def test_ones_own_password_and_a_factor_that_is_lost(orrery: Command, home: Settings) -> None:
+    from cryptography.hazmat.primitives.hashes import SHA1
+    from cryptography.hazmat.primitives.twofactor.totp import TOTP
+
+    old, fresh, by = "the moons of Jupiter are four", "nine planets less one make eight", {"by": "t", "why": "Test."}
+    name = environment(home)["ORRERY_ACTOR"]
+    opened = Orrery(home)
+    opened.accounts.add(name, **by)
+    opened.accounts.choose_password(name, old, **by)
+    session, token = opened.keys.session(name, why="in")[0], opened.keys.token(name, scopes=["api"], **by)[0]
+
+    def changed(*lines: str, tokens: bool = False) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "orrery.cli.main", "user", "password", "--password-stdin"]
+        given, env = "\n".join(lines) + "\n", environment(home)
+        argv += ["--tokens"] if tokens else []
+        return subprocess.run(argv, env=env, input=given, capture_output=True, text=True, timeout=120)
+
+    assert changed("not the one that it is", fresh).returncode == 1
+    assert (
+        changed(old, "password1234").returncode == 1 and "first that are tried" in changed(old, "password1234").stderr
+    )
+    assert opened.accounts.fits(name, old) and opened.keys.check(session, "session")
+    assert changed(old, fresh).returncode == 0 and opened.accounts.fits(name, fresh)
+    assert opened.keys.check(session, "session") is None and opened.keys.check(token, "token")
+    assert changed(fresh, old, tokens=True).returncode == 0 and opened.keys.check(token, "token") is None
+
+    device = TOTP(base64.b32decode(opened.factors.begin(name, "test").secret), 6, SHA1(), 30)
+    assert opened.factors.confirm(name, device.generate(int(time.time()) - 30).decode())
+    assert changed(old, fresh, "000000").returncode == 1 and opened.accounts.fits(name, old)
+    assert changed(old, fresh, device.generate(int(time.time()) + 25).decode()).returncode == 0
+    assert orrery("user", "list", "--json").lines()[0]["factor"] is True
+    assert orrery("user", "unfactor", name).code == 2, "a reason is asked for"
+    assert orrery("user", "unfactor", name, "--why", "The device is lost.").code == 0
+    assert orrery("user", "list", "--json").lines()[0]["factor"] is False
