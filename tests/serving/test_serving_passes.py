@@ -8,9 +8,11 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from google.protobuf import descriptor_pb2
 
 from orrery.access.homekey import home_key
 from orrery.access.keys import digest
+from orrery.serving.rpc import DESCRIPTORS
 from orrery.settings import ACCESS_FILE
 from serving.test_serving_grpc import Caller, tensor
 
@@ -117,3 +119,39 @@ def test_denied_requests_are_told_and_counted_not_sent_one_by_one(server: Any) -
     server.until(lambda: sum(told().values()) >= 40, 30)
     assert told() == {("mara", "m"): 20, ("", ""): 20}
     assert sum(bool(report.get("denied")) for report in list(server.control.reports)) < 10
+
+
+NAMELESS = {"ServerLive", "ServerReady", "ServerMetadata"}
+"""Methods that name no model, and tell of none; a new one must be looked at before it stands here."""
+
+
+def test_every_method_over_grpc_shows_each_team_its_own(server: Any) -> None:
+    """The methods are those of the protocol's file, without which the server answers none: a new one must be ruled."""
+    pool = descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()).file[0]
+    methods = {one.name: one.input_type.rpartition(".")[2] for service in pool.service for one in service.method}
+    asks = {one.name: {field.name for field in one.field} for one in pool.message_type}
+    assert methods.keys() >= NAMELESS | {"ModelReady", "ModelMetadata", "ModelInfer"}
+    (server.home / ACCESS_FILE).touch()
+    server.start(grpc_port=server.grpc_port)
+    mine = {"hash": digest(MINE), "until": time.time() + 3600, "models": ["n"]}
+    ordered(server, {"hash": digest(WHOLE), "until": time.time() + 3600, "account": "mara"}, mine)
+    rpc, answered = Caller(server.grpc_port), set()
+    for name, message in methods.items():
+        fields = asks[message] & {"name", "model_name"}
+        if not fields:
+            assert name in NAMELESS, f"{name} names no model: what does it tell of those of others?"
+            said = str(rpc.call(name, shown(MINE)))
+            assert "'m'" not in said and '"m"' not in said, name
+            answered.add(name)
+            continue
+        (field,) = fields
+        more = {"inputs": [AGE]} if name == "ModelInfer" else {}
+        theirs = rpc.refused(name, shown(MINE), **{field: "m"}, **more)
+        absent = rpc.refused(name, shown(MINE), **{field: "x"}, **more)
+        assert theirs[0] == "NOT_FOUND" and theirs[1] == absent[1].replace("'x'", "'m'"), name
+        assert rpc.refused(name, **{field: "n"}, **more)[0] == "UNAUTHENTICATED", name
+        rpc.call(name, shown(MINE), **{field: "n"}, **more)  # what is theirs is answered
+        rpc.call(name, shown(WHOLE), **{field: "m"}, **more)
+        answered.add(name)
+    rpc.channel.close()
+    assert answered == methods.keys()

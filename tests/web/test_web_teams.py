@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import shutil
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +20,7 @@ from orrery.access.roles import ROLES, Grant, Principal
 from orrery.app import Orrery
 from orrery.errors import OrreryError
 from orrery.settings import Settings
+from orrery.source.http import git_app
 from orrery.timeline.event import Draft
 from orrery.web.rules import rule_of
 from orrery.web.server import create
@@ -177,3 +181,40 @@ def test_commands_say_nothing_of_others(orrery: Orrery) -> None:
             bob.model(name)
         assert MARK not in str(found.value).replace(f"{name!r}", "")
     assert bob.team_apart("tides", f"{MARK}-rows") and not bob.team_apart("tides", "tide-rows")
+
+
+def test_what_a_push_prints_tells_of_its_own_project_alone(
+    orrery: Orrery, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another team's project is told of the very same commit meanwhile, and so is one's own."""
+    monkeypatch.setitem(git_app.__kwdefaults__, "quiet", 4.0)
+    shown, place = token(orrery, "bob", "git"), address.removeprefix("http://")
+    project = tmp_path / "tides"
+    project.mkdir()
+    text = '[model]\nname = "tides"\ntask = "regression"\ntarget = "height"\n[data]\ntides = "tide-rows"\n'
+    (project / "orrery.toml").write_text(text)
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "GIT_TERMINAL_PROMPT": "0"}
+        who = ["-c", "user.name=Bob", "-c", "user.email=bob@example.org"]
+        return subprocess.run(["git", *who, *words], cwd=project, env=env, capture_output=True, text=True, timeout=60)
+
+    for words in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "Begin")):
+        assert git(*words).returncode == 0
+    commit = git("rev-parse", "HEAD").stdout.strip()
+
+    def meanwhile() -> None:
+        while not any(one.data["commit"] == commit for one in orrery.timeline.read("tides", kinds=["pushed"])):
+            time.sleep(0.05)
+        for model, word in ((MARK, MARK), ("tides", "ebb")):
+            facts = {"commit": commit, "stage": "tests", "output": word, "final": True}
+            orrery.append([Draft(kind="failed", actor=word, why=f"{word} failed.", model=model, data=facts)])
+
+    thread = threading.Thread(target=meanwhile, daemon=True)
+    thread.start()
+    pushed = git("push", f"http://bob:{shown}@{place}/git/tides.git", "main")
+    thread.join(30)
+    assert pushed.returncode == 0 and "ebb" in pushed.stderr, pushed.stderr
+    assert MARK not in pushed.stderr
+    theirs, nowhere = (git("push", f"http://bob:{shown}@{place}/git/{name}.git", "main") for name in (MARK, "xanaduuu"))
+    assert theirs.returncode and theirs.stderr.replace(MARK, "") == nowhere.stderr.replace("xanaduuu", "")
