@@ -95,6 +95,9 @@ SETTINGS: dict[str, str] = {
     "replay: also where time is read from a file.",
     "ORRERY_WALLS": "Walls around the code of projects: auto (default; where the kernel allows them, and versions say "
     "where not), required (else it does not run) or off.",
+    "ORRERY_PACKAGES": "Hosts (NAME or NAME:PORT) and folders that builds reach besides the package indexes that pip "
+    "and uv are configured with and that requirements name, with blanks: where an index has its files elsewhere, and "
+    "for indexes within this network that only a project names. Default: none.",
     "ORRERY_ACTOR": "Name that acts of this process are attributed to; default: the user of the operating system.",
 }
 
@@ -162,6 +165,7 @@ class Settings:
     mail, mail_password : where mail is sent, and the file with the password; empty for no mail.
     notify : whether messages and webhooks are sent.
     walls : whether the code of projects runs within walls.
+    packages : hosts and folders that builds reach besides the package indexes, with blanks.
     """
 
     home: Path
@@ -212,6 +216,7 @@ class Settings:
         return self.notify == "replay" or (self.notify == "yes" and not self.replay)
 
     walls: Literal["auto", "required", "off"] = "auto"
+    packages: str = ""
 
     @property
     def control_url(self) -> str:
@@ -285,6 +290,7 @@ class Settings:
             "ORRERY_MAIL_PASSWORD": self.mail_password,
             "ORRERY_NOTIFY": self.notify,
             "ORRERY_WALLS": self.walls,
+            "ORRERY_PACKAGES": self.packages,
         }
 
 
@@ -349,6 +355,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
         "mail_password": _path(os.environ.get("ORRERY_MAIL_PASSWORD", "")),
         "notify": _choice("ORRERY_NOTIFY", "yes", "no", "replay"),
         "walls": _choice("ORRERY_WALLS", "auto", "required", "off"),
+        "packages": _packages(),
     }
     values.update({name: value for name, value in overrides.items() if value is not None})
     made = Settings(home=root, **values)  # type: ignore[arg-type]
@@ -429,6 +436,15 @@ def _check_tls(settings: Settings) -> None:
             "Clients show certificates only where there is TLS.",
             todo="Set ORRERY_SERVING_TLS_PORT or ORRERY_GRPC_TLS_PORT, too.",
         )
+
+
+def _packages() -> str:
+    words = os.environ.get("ORRERY_PACKAGES", "").split()
+    for word in words:
+        parts = urlsplit(f"//{word}")
+        if not word.startswith("/") and (parts.netloc != word or not parts.hostname or "@" in word):
+            raise NotUnderstood(f"ORRERY_PACKAGES has {word!r}.", todo="Give NAME, NAME:PORT or a folder.")
+    return " ".join(words)
 
 
 def _oidc() -> Oidc:

@@ -119,7 +119,7 @@ def test_within_walls_a_training_reaches_its_own_and_mlflow(controlled: Callable
     trained = line_of([one for one in worked.work("trained") if one.kind == "trained"])
     tested, built = (list(worked.orrery.timeline.read("tides", kinds=[kind]))[-1].data for kind in ("tested", "built"))
     assert trained["contained"] == tested["contained"] == NAMESPACES
-    assert built["contained"] == f"{NAMESPACES}, with the network"
+    assert built["contained"] == f"{NAMESPACES}, nothing was built"
     page = version_page(worked.orrery, "tides", 1)
     assert (page.contained, page.tests_contained) == (NAMESPACES, NAMESPACES)
     from mlflow.tracking import MlflowClient
@@ -158,18 +158,28 @@ def test_a_training_leaves_no_way_out_for_us_to_follow(home: Settings, tmp_path:
         worked.close()
 
 
-def test_the_network_is_there_where_it_was_declared(home: Settings, tmp_path: Path) -> None:
-    worked = Worked(home, tmp_path)
-    asks = "import socket\ndef test_it():\n    assert len(socket.if_nameindex()) > 1\n"
-    try:
-        worked.push(tests=asks)
-        (failed,) = worked.work("failed", "tested")
-        assert failed.kind == "failed"
-        worked.push(tests=asks, more='[resources]\nnetwork = ["tests"]\n')
-        (tested,) = worked.work("tested")
-        assert tested.data["contained"] == f"{NAMESPACES}, with the network"
-    finally:
-        worked.close()
+def test_other_machines_are_there_where_they_were_declared(controlled: Callable[..., Worked]) -> None:
+    worked = controlled()
+    control = worked.orrery.settings.control_url
+    asks = f"""
+import os, socket, urllib.error, urllib.request, pytest
+def test_it():
+    assert "HTTPS_PROXY" in os.environ
+    with pytest.raises(OSError):
+        urllib.request.urlopen("{control}/api/models", timeout=10)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen("http://[::ffff:127.0.0.1]:{worked.orrery.settings.port}/api/models", timeout=10)
+    assert refused.value.code == 403
+"""
+    worked.push(tests=asks)
+    (failed,) = worked.work("failed", "tested")
+    assert failed.kind == "failed"
+    trains = attacking(worked.orrery.settings, "_tracked()").replace("def _attack", f"{TRACKS}\ndef _attack")
+    declared = '[resources]\nnetwork = ["tests", "training"]\n'
+    worked.push(tests=asks, pipeline=trains, more=declared)
+    tested, trained = (line_of(worked.work(kind)) for kind in ("tested", "trained"))
+    said = f"{NAMESPACES}, with other machines by a proxy"
+    assert tested["contained"] == trained["contained"] == said
 
 
 def test_where_walls_are_required_and_cannot_be_nothing_runs(
@@ -181,7 +191,7 @@ def test_where_walls_are_required_and_cannot_be_nothing_runs(
     mark = tmp_path / "ran"
     try:
         worked.push(tests=f"open({str(mark)!r}, 'w')\ndef test_it(): pass\n")
-        (failed,) = worked.work("failed", "built", "tested")
+        (failed,) = worked.work("failed", "tested")
         assert "must run within walls, and cannot: the kernel says no" in failed.data["error"] and not mark.exists()
     finally:
         worked.close()

@@ -17,12 +17,14 @@ from typing import Any
 import psutil
 import pytest
 
+from orrery.access.outgoing import elsewhere
 from orrery.errors import NotAllowed
 from orrery.workers import walls as walls_module
 from orrery.workers.contained import Finished, Limits, run, spawn
 from orrery.workers.relay import Relay, connected, listening
 from orrery.workers.walls import NAMESPACES, Walling
 from orrery.workers.warm import StillImporting, WarmStarts
+from orrery.workers.way_out import WayOut
 
 pytestmark = pytest.mark.walls
 MB = 1 << 20
@@ -121,7 +123,7 @@ def test_it_reaches_nobody(room: Room) -> None:
         code = tried(f"socket.create_connection(('127.0.0.1', {port}), 5).getsockname()[0]")
         assert room.said(code) == "ConnectionRefusedError"
         assert room.said(code, walled=False) == "127.0.0.1"
-        assert room.said(code, network=True) == "127.0.0.1"  # what was declared
+        assert room.said(code, way_out=WayOut(elsewhere)) == "ConnectionRefusedError"
         code = f"s = socket.socket(socket.AF_UNIX)\n{tried(f's.connect({abstract.getsockname()!r})')}"
         assert room.said(code) == "ConnectionRefusedError" and room.said(code, walled=False) is None
     code = tried("socket.create_connection(('192.0.2.1', 9), 5).close()")
@@ -211,10 +213,120 @@ def _echo(listener: socket.socket) -> None:
             inner.sendall(block)
 
 
+ASKS = """
+import urllib.error, urllib.request
+try:
+    found = urllib.request.urlopen({url!r}, timeout=20).read().decode()
+except urllib.error.HTTPError as error:
+    found = [error.code, error.read().decode()]
+except OSError as error:
+    found = str(error)
+"""
+TUNNELS = """
+s = socket.create_connection(("127.0.0.1", int(os.environ["HTTPS_PROXY"].rpartition(":")[2])), 20)
+s.sendall(b"CONNECT {there} HTTP/1.1\\r\\n\\r\\n")
+found = s.recv(4096).decode().splitlines()[0]
+if " 200 " in found:
+    s.sendall(b"ping")
+    found = s.recv(64).decode()
+"""
+
+
+class Neighbours:
+    """A machine beside this one, as far as a way out knows: its name leads to loopback, where a server is."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int) -> list[str]:
+        self.asked.append(host)
+        return ["127.0.0.1"] if (host, port) == ("warehouse.example", self._port) else elsewhere(host, port)
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    """A listener on loopback that answers everybody: the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_answering, args=[listener], daemon=True).start()
+        yield listener.getsockname()[1]
+
+
+def _answering(listener: socket.socket) -> None:
+    while True:
+        try:
+            inner, _ = listener.accept()
+        except OSError:
+            return
+        with inner:
+            block = inner.recv(65536)
+            text = b"pong" if block == b"ping" else block
+            head = b"" if block == b"ping" else b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text)
+            inner.sendall(head + text)
+
+
+def test_a_way_out_leads_to_other_machines_and_not_to_this_one(room: Room, server: int) -> None:
+    here = f"http://127.0.0.1:{server}/"
+    assert room.said(ASKS.format(url=here), walled=False).startswith("GET / HTTP/1.1")
+    for name in ("127.0.0.1", "127.1.2.3", "localhost", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"):
+        out = WayOut(elsewhere, direct=False)
+        url = f"http://{name}:{server}/"
+        told = room.said(ASKS.format(url=url), way_out=out)
+        assert told[0] == 403 and "no program of a project reaches" in told[1], (name, told)
+        assert out.refused == [f"{name.strip('[]')}:{server}"]
+        tunnel = room.said(TUNNELS.replace("{there}", f"{name}:{server}"), way_out=WayOut(elsewhere))
+        assert tunnel == "HTTP/1.1 403 Forbidden", name
+    neighbours = Neighbours(server)
+    code = ASKS.format(url=f"http://warehouse.example:{server}/rows?of=all")
+    told = room.said(code, way_out=WayOut(neighbours))
+    assert told.startswith("GET /rows?of=all HTTP/1.1\r\n") and "Connection: close" in told and "Proxy" not in told
+    assert room.said(TUNNELS.replace("{there}", f"warehouse.example:{server}"), way_out=WayOut(neighbours)) == "pong"
+    assert neighbours.asked == ["warehouse.example"] * 2
+
+
+def test_every_address_of_this_machine_is_this_machine() -> None:
+    own = {one.address for links in psutil.net_if_addrs().values() for one in links if one.family == socket.AF_INET}
+    for address in own:
+        with pytest.raises(NotAllowed):
+            elsewhere(address, 80)
+    assert elsewhere("192.0.2.77", 80) == ["192.0.2.77"]
+
+
+def test_a_program_reaches_its_own_loopback_and_plain_sockets_reach_nobody(room: Room, server: int) -> None:
+    code = "import threading\nl = socket.create_server(('127.0.0.1', 0))\n"
+    code += "answers = lambda: l.accept()[0].sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\nown')\n"
+    code += "threading.Thread(target=answers, daemon=True).start()\n"
+    code += "import urllib.request\n"
+    code += "found = urllib.request.urlopen(f'http://127.0.0.1:{l.getsockname()[1]}/', timeout=20).read(3).decode()"
+    assert room.said(code, way_out=WayOut(elsewhere)) == "own"
+    plain = tried(f"socket.create_connection(('127.0.0.1', {server}), 5).getsockname()[0]")
+    assert room.said(plain, walled=False) == "127.0.0.1"
+    assert room.said(plain, way_out=WayOut(elsewhere)) == "ConnectionRefusedError"
+    outside = tried("socket.create_connection(('192.0.2.1', 9), 5).close()")
+    assert room.said(outside, way_out=WayOut(elsewhere)) == "OSError"
+
+
+def test_the_proxy_of_this_machine_is_asked(room: Room, server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://robot:word@127.0.0.1:{server}")
+    told = room.said(ASKS.format(url="http://somewhere.invalid/x"), way_out=WayOut(elsewhere))
+    assert told.startswith("GET http://somewhere.invalid/x HTTP/1.1") and "Proxy-Authorization: Basic " in told
+    told = room.said(ASKS.format(url="http://127.0.0.1/x"), way_out=WayOut(elsewhere, direct=False))
+    assert told[0] == 403  # not by way of the proxy either
+
+
+def test_what_is_no_request_is_answered(room: Room) -> None:
+    for text in ("GET / HTTP/1.1", "x", "CONNECT :99999 HTTP/1.1", "GET ftp://host/ HTTP/1.1", "CONNECT h:x HTTP/1.1"):
+        code = "s = socket.create_connection(('127.0.0.1', 3128), 20)\n"
+        code += f"s.sendall({text!r}.encode() + b'\\r\\n\\r\\n')\nfound = s.recv(99).decode().splitlines()[0]"
+        assert room.said(code, way_out=WayOut(elsewhere)) == "HTTP/1.1 400 Bad Request", text
+
+
 def test_a_relay_ends(tmp_path: Path) -> None:
     door = socket.create_server(("127.0.0.1", 0))
     address = door.getsockname()
-    relay = Relay(door, str(tmp_path / "nobody"))
+    relay = Relay(door, lambda inner: connected(str(tmp_path / "nobody")))
     with socket.create_connection(address, 5) as one:
         assert one.recv(1) == b""
     relay.close()
@@ -273,7 +385,7 @@ namespaces.apart()
 pid = os.fork()
 if pid == 0:
     scratch = tempfile.mkdtemp()
-    walls = {"read": ["/usr", "/lib", "/lib64"], "write": [], "scratch": scratch, "network": False, "door": 0}
+    walls = {"read": ["/usr", "/lib", "/lib64"], "write": [], "scratch": scratch, "doors": []}
     namespaces.enclose({**walls, "shared_bytes": 1 << 20})
     open("/tmp/mine", "w").write("x")
     print(json.dumps([sorted(os.listdir("/")), os.getuid(), os.getpid()]))

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from orrery.errors import NotAllowed, NotUnderstood, OrreryError
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+OF_CLOUDS = ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
+"""Addresses, besides link-local ones, at which clouds tell a machine its keys."""
 
 
 def is_public(address: str) -> bool:
@@ -36,6 +38,60 @@ def is_public(address: str) -> bool:
         if found.ipv4_mapped is not None:
             return True
     return found.is_global and not found.is_multicast
+
+
+def is_elsewhere(address: str) -> bool:
+    """Say whether an IP address is another machine's: not this one's, on no link without a router, no cloud's own.
+
+    Examples
+    --------
+    >>> [is_elsewhere(one) for one in ("93.184.216.34", "10.255.7.7")]
+    [True, True]
+    >>> [is_elsewhere(one) for one in ("127.0.0.2", "0.0.0.0", "169.254.169.254", "fe80::1%eth0", "::ffff:127.0.0.1")]
+    [False, False, False, False, False]
+    """
+    found = ipaddress.ip_address(address.partition("%")[0])
+    inner = None
+    if isinstance(found, ipaddress.IPv6Address):
+        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
+        if found in _NAT64:
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        elif inner is None and int(found) >> 32 == 0:
+            inner = ipaddress.IPv4Address(int(found))  # the oldest way to write the one in the other
+    if inner is not None and not is_elsewhere(str(inner)):
+        return False
+    if found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast:
+        return False
+    return found not in _ours() and str(found) not in OF_CLOUDS and str(found) != "255.255.255.255"
+
+
+def _ours() -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Return the addresses of this machine."""
+    import psutil
+
+    kinds = (socket.AF_INET, socket.AF_INET6)
+    found = [one.address for links in psutil.net_if_addrs().values() for one in links if one.family in kinds]
+    return {ipaddress.ip_address(address.partition("%")[0]) for address in found}
+
+
+def elsewhere(host: str, port: int) -> list[str]:
+    """Return the addresses of a host, all of them another machine's.
+
+    Raises
+    ------
+    NotAllowed
+        If one of them is this machine's, or on a link without a router.
+    OrreryError
+        If it has none.
+    """
+    addresses = resolved(host, port, private=True)
+    inner = [one for one in addresses if not is_elsewhere(one)]
+    if inner:
+        raise NotAllowed(
+            f"{host} is {inner[0]}: this machine, or one beside it that no program of a project reaches.",
+            safe="Nothing was sent there.",
+        )
+    return addresses
 
 
 def only_owner(private: bool, owner: bool) -> None:

@@ -30,7 +30,7 @@ def build(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
                 "packages": environment.packages,
                 "seconds": round(environment.seconds, 3),
                 "cached": environment.cached,
-                "contained": desk.contained(network=True),
+                "contained": environment.contained or desk.contained(),
             },
         )
     ]

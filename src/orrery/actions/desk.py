@@ -144,11 +144,12 @@ class Desk:
         """
         checkout, secrets = self.checkout(model, commit), self.secrets(model, spec, "build")
         folder, redaction = self.settings.folder("environments"), self.redaction(model)
-        return lock(checkout, folder, secrets, model, redaction, self.walling)
+        built, more = self.settings.folder("cache") / "built" / model, self.settings.packages.split()
+        return lock(checkout, folder, secrets, model, redaction, self.walling, built, more)
 
     def contained(self, network: bool = False) -> str:
         """Return how programs of a project are contained, as versions say it."""
-        return self.walling.standing + (", with the network" if network else "")
+        return self.walling.standing + (", with other machines by a proxy" if network else "")
 
     def secrets(self, model: str, spec: Spec, action: str) -> dict[str, str]:
         """Return the variables with the secrets that an action of a project gets.

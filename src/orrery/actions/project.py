@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from orrery.access.homekey import home_key, training_pass
+from orrery.access.outgoing import elsewhere
 from orrery.actions.desk import TRAINING, Desk, limits_of, threads
 from orrery.errors import ProjectFailed
 from orrery.pipeline.redaction import Redaction
@@ -24,6 +25,7 @@ from orrery.workers.contained import Finished
 from orrery.workers.contained import run as run_contained
 from orrery.workers.relay import TRAININGS
 from orrery.workers.walls import environment_of
+from orrery.workers.way_out import WayOut
 
 
 def run_project(
@@ -48,7 +50,7 @@ def run_project(
     walls = desk.walling.around(
         [environment_of(environment.python), checkout, *(one["path"] for one in datasets.values())],
         [out, steps],
-        network=network,
+        way_out=WayOut(elsewhere) if network else None,
         door=desk.settings.port,
         behind=str(desk.settings.home / TRAININGS),
     )

@@ -2,7 +2,11 @@
 
 The packages that the project asks for come first and win; orrery's own (Polars, scikit-learn, pytest ...) are there
 for all it does not ask for. Where the project leaves a version open, the one that orrery has is preferred, and not
-installed a second time. The digest covers everything that can be imported, so it may stand for "the library versions".
+installed a second time; and one that is there as a wheel is preferred to one that would have to be built, for building
+is running whatever code came along. What can be had without is kept in a cache for all; what cannot is built with a
+cache of the project alone.
+
+The digest covers everything that can be imported, so it may stand for "the library versions".
 """
 
 from __future__ import annotations
@@ -15,18 +19,19 @@ import shutil
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orrery
-from orrery.build.index import configuration, options, places, store, variables
+from orrery.build.index import PROXIES, configuration, configurations, options, places, reached, store, variables
 from orrery.build.requirements import PYTHON, Requirements, find, indexes, satisfied, without
 from orrery.errors import OrreryError, ProjectFailed
 from orrery.pipeline.redaction import Redaction
 from orrery.types import digest
 from orrery.workers.contained import Finished, Limits, run
 from orrery.workers.walls import Walling, own_folders
+from orrery.workers.way_out import WayOut
 
 UV_LIMITS = Limits(wall_seconds=1800, processes=1024)
 _UNREACHABLE = ("Failed to fetch", "error sending request", "network was disabled", "dns error", "timed out")
@@ -44,6 +49,7 @@ class Environment:
     lock : file with the pins of what the project asks for, with hashes where the index gives them.
     cached : whether it was there already.
     seconds : what it took to get.
+    contained : how what was built for it was contained; empty where nothing is written down about it.
     """
 
     frozen: str
@@ -52,6 +58,7 @@ class Environment:
     lock: Path
     cached: bool
     seconds: float
+    contained: str = ""
 
     def versions(self) -> dict[str, str]:
         """Return name -> version of every package that can be imported in it."""
@@ -65,6 +72,8 @@ def lock(
     of: str = "",
     redaction: Redaction | None = None,
     walling: Walling | None = None,
+    built: Path | None = None,
+    more: Sequence[str] = (),
 ) -> Environment:
     """Return the environment of a checkout, made if it is not there; safe for many processes at once.
 
@@ -75,7 +84,9 @@ def lock(
     secrets : variables that only the build gets, such as the password of an index.
     of : whose they are: what is installed by them is for nobody else.
     redaction : what is secret, and in no output.
-    walling : puts walls around what is built, but for the network.
+    walling : puts walls around what is built.
+    built : folder that keeps what is built from source, of this project alone; by default nothing of it is kept.
+    more : hosts and folders that builds reach, besides the package indexes and what requirements name.
 
     Raises
     ------
@@ -101,7 +112,13 @@ def lock(
     with _alone(place.with_suffix(".lock")):
         cached = _complete(place)
         if not cached:
-            _build(place, checkout, wanted, _Uv(place, checkout, secrets or {}, redaction or Redaction(), walling))
+            own = built or place.with_suffix(".built")
+            means = _Uv(place, checkout, wanted, own, secrets or {}, redaction or Redaction(), walling, tuple(more))
+            try:
+                _build(place, wanted, means)
+            finally:
+                if built is None:
+                    shutil.rmtree(own, ignore_errors=True)
         content = json.loads((place / "complete.json").read_text())
     return Environment(
         frozen=content["frozen"],
@@ -110,6 +127,7 @@ def lock(
         lock=place / "requirements.lock",
         cached=cached,
         seconds=time.monotonic() - began,
+        contained=content.get("contained", ""),
     )
 
 
@@ -126,60 +144,73 @@ def moved(python: str, folder: Path) -> str:
     return str(here) if not path.exists() and here.exists() else python
 
 
-def _build(place: Path, checkout: Path, wanted: Requirements, uv: _Uv) -> None:
+def _build(place: Path, wanted: Requirements, uv: _Uv) -> None:
     # A venv cannot be renamed, so it is made where it stays; without complete.json it counts as not there.
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    uv.run(["venv", "--no-project", "--no-config", "--python", sys.executable, str(place)], place)
-    target = place / "requirements.lock"
-    own = _installed(own_folders())
-    text = _resolve(checkout, wanted, target, own, uv)
-    _plain(target).write_text(text)
-    missing = without(target.read_text(), own)
-    if missing.strip():
-        _plain(place / "missing.txt").write_text(indexes(wanted) + missing)
-        command = ["pip", "install", "--no-deps", "--python", str(place / "bin" / "python")]
-        uv.run([*command, "-r", str(place / "missing.txt")], checkout, wanted.file)
+    uv.venv()
+    try:
+        _install(place, wanted, uv)
+    except ProjectFailed:  # perhaps because something has to be built: if not, the same is said again
+        uv = replace(uv, builds=True)
+        _install(place, wanted, uv)
     lines = [f"import site; site.addsitedir({str(path)!r})" for path in own_folders()]
     lines.append(str(Path(orrery.__file__).parents[1]))
     for folder in (place / "bin", place / "lib", _site(place).parent, _site(place)):
         _plain(folder)
+    if (place / "bin" / "python").resolve() != Path(sys.executable).resolve():
+        raise ProjectFailed("What was installed has put another interpreter in the place of Python.")
     # read last: appended behind the project's
     _plain(_site(place) / "zz_orrery.pth").write_text("\n".join(lines) + "\n")
     versions = _effective(place)
     content = {"frozen": digest({"python": PYTHON, "packages": versions}), "packages": len(versions)}
-    draft = place / "complete.json.new"
+    content["contained"] = uv.contained()
+    draft = _plain(place / "complete.json.new")
     draft.write_text(json.dumps(content))
     draft.replace(place / "complete.json")
 
 
 def _plain(path: Path) -> Path:
-    """Return a path that we write to, unless what was built there has made it lead elsewhere.
+    """Return a path that we read or write, unless what was built there has made it something else, or lead elsewhere.
 
     Raises
     ------
     ProjectFailed
         If it has.
     """
-    if path.is_symlink():
-        raise ProjectFailed(f"What was installed has put a link in the place of {path.name}.")
+    if path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise ProjectFailed(f"What was installed has put something else in the place of {path.name}.")
     return path
 
 
-def _resolve(checkout: Path, wanted: Requirements, target: Path, own: dict[str, str], uv: _Uv) -> str:
+def _install(place: Path, wanted: Requirements, uv: _Uv) -> None:
+    """Resolve what is wanted, and install of it what orrery does not have."""
+    target, listed = place / "requirements.lock", place / "missing.txt"
+    own = _installed(own_folders())
+    text = _resolve(wanted, target, own, uv)
+    _plain(target).write_text(text)
+    missing = without(text, own)
+    if missing.strip():
+        _plain(listed).write_text(indexes(wanted) + missing)
+        uv.run(["pip", "install", "--no-deps", "--python", str(place / "bin" / "python"), "-r", str(listed)])
+
+
+def _resolve(wanted: Requirements, target: Path, own: dict[str, str], uv: _Uv) -> str:
     """Return the text of the lock."""
     if wanted.lines is not None and (pins := satisfied(wanted.lines, own)) is not None:
         return "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
     if wanted.file == "uv.lock":
         command = ["export", "--frozen", "--no-emit-project", "--format", "requirements-txt"]
-        uv.run([*command, "--no-header", "--no-annotate", "--output-file", str(target)], checkout, wanted.file)
+        uv.run([*command, "--no-header", "--no-annotate", "--output-file", str(target)])
     else:
         # uv prefers the versions that it finds in the output file
-        target.write_text("".join(f"{name}=={version}\n" for name, version in own.items() if name != "orrery-ml"))
+        _plain(target).write_text(
+            "".join(f"{name}=={version}\n" for name, version in own.items() if name != "orrery-ml")
+        )
         command = ["pip", "compile", "--generate-hashes", "--no-header", "--no-annotate", "--no-strip-extras"]
         places = ["--python", str(target.with_name("bin") / "python"), "--output-file", str(target)]
-        uv.run([*command, *places, wanted.file], checkout, wanted.file)
-    return target.read_text()
+        uv.run([*command, *places, wanted.file])
+    return _plain(target).read_text()
 
 
 @dataclass(frozen=True)
@@ -188,51 +219,91 @@ class _Uv:
 
     Parameters
     ----------
-    place, checkout : the environment that is made, and what for.
+    place, checkout, wanted : the environment that is made, and what for.
+    own : folder of the project alone: the cache of what is built, and of what is fetched with a secret.
     secrets : variables that it gets besides those of the package index.
     redaction : what is secret.
     walling : puts walls around it, and around what it builds.
+    more : hosts and folders that it reaches besides.
+    builds : whether it may build from source, which runs code that nobody here has seen.
     """
 
     place: Path
     checkout: Path
+    wanted: Requirements
+    own: Path
     secrets: Mapping[str, str]
     redaction: Redaction
     walling: Walling | None
+    more: tuple[str, ...] = ()
+    builds: bool = False
 
-    def run(self, arguments: list[str], cwd: Path, file: str = "") -> Finished:
-        """Run a command, for the requirements in a file.
+    def contained(self) -> str:
+        """Return how what was built was contained, as versions say it."""
+        standing = self.walling.standing if self.walling is not None else "limits only"
+        return f"{standing}, {'built from source, with the package indexes' if self.builds else 'nothing was built'}"
+
+    def venv(self) -> None:
+        """Make an empty environment; nothing of the project has a part in that."""
+        words = ["venv", "--no-project", "--no-config", "--python", sys.executable, str(self.place)]
+        env = variables() | {"UV_CACHE_DIR": str(store())}
+        self._ended(run([_uv(), *words], cwd=self.place, env=env, limits=UV_LIMITS), "")
+
+    def run(self, arguments: list[str]) -> None:
+        """Run a command for the requirements.
 
         Raises
         ------
         ProjectFailed, OrreryError
             As :func:`lock`.
         """
-        import uv
-
-        words = [uv.find_uv_bin(), *arguments, *options()]
-        env = {**variables(), **self.secrets}
-        walls, cache = None, store()
+        words = [_uv(), *arguments, *options(), *([] if self.builds else ["--no-build"])]
+        alone = self.builds or bool(self.secrets)
+        cache = self.own if alone else store()
+        cache.mkdir(parents=True, exist_ok=True)
+        said = variables()
+        env = {**said, **self.secrets, "UV_CACHE_DIR": str(cache)}
+        walls = None
         if self.walling is not None:
-            cache.mkdir(parents=True, exist_ok=True)
-            reads: list[str | Path] = [self.checkout, configuration(), *places(env)]
-            walls = self.walling.around(reads, [self.place, cache], network=True)
+            folders = [word for word in self.more if word.startswith("/")]
+            reads: list[str | Path] = [self.checkout, configuration(), *configurations(), *places(env), *folders]
+            out = WayOut(reached(said, self.wanted.texts, self.more), direct=False)
+            walls = self.walling.around(reads, [self.place, cache], way_out=out)
         if walls:
-            env |= {"HOME": str(Path.home()), "UV_CACHE_DIR": str(cache), "UV_LINK_MODE": "copy"}
-        finished = run(words, cwd=cwd, env=env, limits=UV_LIMITS, redaction=self.redaction, walls=walls)
+            env = {name: text for name, text in env.items() if name.upper() not in PROXIES}
+            env["XDG_CONFIG_HOME"] = str(configuration().parent)
+        if walls or alone:
+            env["UV_LINK_MODE"] = "copy"  # what is built later must not reach what was built before
+        done = run(words, cwd=self.checkout, env=env, limits=UV_LIMITS, redaction=self.redaction, walls=walls)
+        self._ended(done, self.wanted.file)
+
+    def _ended(self, finished: Finished, file: str) -> None:
         if finished.ok:
-            return finished
+            return
         said = _words(finished.tail) or finished.reason
-        if any(sign in finished.tail for sign in _UNREACHABLE) or not file:
+        if not finished.refused and (any(sign in finished.tail for sign in _UNREACHABLE) or not file):
             raise OrreryError(
                 f"The environment could not be made: {said}",
                 safe="Nothing of the project is at fault, as far as can be seen.",
                 todo="See that the package index can be reached; the build is tried again.",
             )
+        if finished.refused:
+            hosts = ", ".join(finished.refused)
+            raise ProjectFailed(
+                f"The requirements in {file} cannot be installed: {said} It asked for {hosts}, which no build reaches.",
+                safe="Nothing was sent there.",
+                todo=f"Name the index in {file}; one within this network is named by the operator, in ORRERY_PACKAGES.",
+            )
         raise ProjectFailed(
             f"The requirements in {file} cannot be installed: {said}",
             todo=f"Correct {'pyproject.toml, run uv lock' if file == 'uv.lock' else file} and push again.",
         )
+
+
+def _uv() -> str:
+    import uv
+
+    return str(uv.find_uv_bin())
 
 
 def _words(tail: str) -> str:

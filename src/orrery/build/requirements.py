@@ -28,7 +28,7 @@ class Requirements:
     file : the file that names them, relative to the checkout; empty where none does.
     texts : name of each file that counts -> its text.
     lines : the requirements one by one; None where only uv can tell them.
-    local : whether some are folders of the checkout itself.
+    local : whether more of the checkout counts than these files: some are folders of it, or it computes what it needs.
     """
 
     file: str
@@ -65,7 +65,7 @@ def find(checkout: Path) -> Requirements:
     if not table.get("dependencies") and "dependencies" not in table.get("dynamic", []):
         return Requirements("", {}, (), local=False)
     lines = None if "dynamic" in table else tuple(table["dependencies"])
-    return Requirements("pyproject.toml", {"pyproject.toml": text}, lines, local=_is_local(lines or ()))
+    return Requirements("pyproject.toml", {"pyproject.toml": text}, lines, local=lines is None or _is_local(lines))
 
 
 def satisfied(lines: tuple[str, ...], installed: Mapping[str, str]) -> dict[str, str] | None:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree
 
+from orrery.access.outgoing import elsewhere
 from orrery.build.environment import Environment
 from orrery.pipeline.redaction import Redaction
 from orrery.workers.contained import Finished, Limits, run
 from orrery.workers.walls import Walling, environment_of
 from orrery.workers.warm import WarmStarts
+from orrery.workers.way_out import WayOut
 
 LIMITS = Limits(wall_seconds=900)
 PROGRAM = "orrery.build.pytest_run"
@@ -75,7 +77,7 @@ def run_tests(
     secrets : variables that only the tests get.
     redaction : what is secret, and in no output.
     walling : puts walls around the tests.
-    network : whether they reach the network all the same.
+    network : whether they reach other machines all the same.
     """
     if not (checkout / "tests").is_dir():
         return TestReport(0, 0, 0, 0, 0.0, "", True, "the project has no tests")
@@ -88,7 +90,8 @@ def run_tests(
             argv += ["-c", os.devnull]  # else pytest would look for one in the folders above
         walls = None
         if walling is not None:
-            walls = walling.around([environment_of(environment.python)], [scratch], network=network)
+            out = WayOut(elsewhere) if network else None
+            walls = walling.around([environment_of(environment.python)], [scratch], way_out=out)
         finished = run(
             argv,
             cwd=copy,

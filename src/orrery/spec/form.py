@@ -339,7 +339,7 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     tests_wall: Duration = "10m"
     network: Annotated[
         tuple[Annotated[str, Meta(pattern="^(tests|training)$")], ...],
-        Meta(description="Steps whose processes reach the network: tests, training. Within walls, others have none."),
+        Meta(description="Steps whose processes reach other machines, by a proxy: tests, training. Others reach none."),
     ] = ()
 
 

@@ -32,7 +32,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from orrery.pipeline.loaded import VARIABLE, keep
 from orrery.pipeline.redaction import Redaction
-from orrery.workers.launch import birth
+from orrery.workers.launch import DOORS, birth
 from orrery.workers.output import Output
 from orrery.workers.relay import Relay
 from orrery.workers.walls import Walls
@@ -51,9 +51,6 @@ PASSED_ON = frozenset(
 )
 """Variables that the program inherits, besides ``LC_*``."""
 
-
-WITHIN = {"HOME": "/tmp", "TMPDIR": "/tmp"}  # nosec B108 - the program's own
-"""Variables of a program within walls."""
 LOADED = ".orrery-loaded.json"
 SHARED = 2 << 30
 """Bytes that ``/dev/shm`` of a program within walls may hold, at most."""
@@ -97,6 +94,7 @@ class Finished:
     peak_memory : largest resident memory in bytes.
     tail : the end of its output.
     reason : why it failed, as the end of a sentence; empty when it did not.
+    refused : ``HOST:PORT`` of what it asked for on its way out, and may not reach.
     """
 
     code: int | None
@@ -106,6 +104,7 @@ class Finished:
     peak_memory: int
     tail: str
     reason: str
+    refused: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -117,7 +116,13 @@ class Contained:
     """A running program; of :func:`spawn`. Leaving its ``with`` block kills it."""
 
     def __init__(
-        self, argv: Sequence[str], config: dict[str, Any], mark: str, pipes: dict[str, Any], warm: WarmStarts | None
+        self,
+        argv: Sequence[str],
+        config: dict[str, Any],
+        mark: str,
+        pipes: dict[str, Any],
+        warm: WarmStarts | None,
+        walls: Walls | None,
     ) -> None:
         self._limits: dict[str, Any] = config["limits"]
         self._mark = mark
@@ -125,7 +130,9 @@ class Contained:
         self._report: dict[str, Any] | None = None
         self._heard = b""
         self._walls: dict[str, Any] | None = config["walls"]
-        self._relay: Relay | None = None
+        self._leads = {} if walls is None else walls.doors()
+        self._way_out = None if walls is None else walls.way_out
+        self._relays: list[Relay] = []
         self._loaded = ""
         self._guardian: subprocess.Popen[bytes] | None = None
         forked = warm.start(config, pipes) if warm is not None else None
@@ -206,9 +213,11 @@ class Contained:
         """Take one message of the guardian; False when none came in time, or none will."""
         self._control.settimeout(timeout)
         try:
-            block, doors, _, _ = socket.recv_fds(self._control, 65536, 1)
-            if doors and self._walls is not None:
-                self._relay = Relay(socket.socket(fileno=doors[0]), self._walls["behind"])
+            block, doors, _, _ = socket.recv_fds(self._control, 65536, DOORS)
+            self._relays += [
+                Relay(socket.socket(fileno=door), leads)
+                for door, leads in zip(doors, self._leads.values(), strict=False)
+            ]
         except (TimeoutError, BlockingIOError):
             return False
         except OSError:
@@ -231,8 +240,8 @@ class Contained:
         if self._guardian is not None:
             self._guardian.wait()
         self._control.close()
-        if self._relay is not None:
-            self._relay.close()
+        for relay in self._relays:
+            relay.close()
         if self._walls is not None:
             if self._loaded:
                 keep(Path(self._walls["scratch"], "tmp", LOADED), Path(self._loaded))
@@ -253,6 +262,7 @@ class Contained:
             peak_memory=report.get("peak_memory", 0),
             tail="",
             reason=_reason(report, code, number, self._limits),
+            refused=() if self._way_out is None else tuple(self._way_out.refused),
         )
 
 
@@ -289,7 +299,7 @@ def spawn(
     config: dict[str, Any] = {
         "argv": words,
         "cwd": str(cwd),
-        "env": given if own else {**harmless(), **(WITHIN if walls else {}), **given},
+        "env": given if own else {**harmless(), **(walls.variables() if walls else {}), **given},
         "limits": asdict(limits),
         "parent": os.getpid(),
         "born": birth(os.getpid()),
@@ -298,7 +308,7 @@ def spawn(
         "walls": None if walls is None else _walls(walls, limits),
     }
     try:
-        return Contained(words, config, mark, {"stdin": stdin, "stdout": stdout, "stderr": stderr}, warm)
+        return Contained(words, config, mark, {"stdin": stdin, "stdout": stdout, "stderr": stderr}, warm, walls)
     except BaseException:  # it will be asked again, or cannot be started: nobody else knows of the folder
         if config["walls"] is not None:
             shutil.rmtree(config["walls"]["scratch"], ignore_errors=True)
@@ -386,7 +396,9 @@ def size(amount: float) -> str:
 def _walls(walls: Walls, limits: Limits) -> dict[str, Any]:
     """Return walls as the guardian is told of them, with a new folder for what the program writes to ``/tmp``."""
     shared = min(limits.memory_bytes or SHARED, SHARED)
-    return {**asdict(walls), "scratch": tempfile.mkdtemp(prefix="orrery-walls-"), "shared_bytes": shared}
+    scratch = tempfile.mkdtemp(prefix="orrery-walls-")
+    told = {"read": walls.read, "write": walls.write, "doors": list(walls.doors())}
+    return {**told, "scratch": scratch, "shared_bytes": shared}
 
 
 def _read(program: Contained, pipe: IO[bytes], output: Output) -> None:

@@ -137,10 +137,10 @@ class Program:
         self._interpreter = interpreter
         self.streams = streams
 
-    def become(self) -> socket.socket | None:
-        """Be like a new process: own environment, walls, folder, streams and signals; return the door of the walls."""
+    def become(self) -> list[socket.socket]:
+        """Be like a new process: own environment, walls, folder, streams and signals; return the doors of the walls."""
         set_threads = _thread_setters(self.config["env"])  # found by paths that are there no more within walls
-        door = prepare(self.config)
+        doors = prepare(self.config)
         for standard, stream in enumerate(self.streams):
             os.dup2(stream, standard)
             os.close(stream)
@@ -159,7 +159,7 @@ class Program:
             sys.modules["numpy.random"].seed()  # Python's own generator does so by itself after a fork
         for function, count in set_threads:
             function(count)
-        return door
+        return doors
 
     def run(self) -> None:
         """Run the module, as ``python -m`` does."""

@@ -37,6 +37,8 @@ LINUX = sys.platform.startswith("linux")
 PAGE = resource.getpagesize()
 HERTZ = os.sysconf("SC_CLK_TCK")
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
+DOORS = 2
+"""So many doors walls have, at most: one to MLflow, and a way out."""
 RLIMITS = {"cpu_seconds": "RLIMIT_CPU", "files": "RLIMIT_NOFILE", "file_bytes": "RLIMIT_FSIZE"}
 
 
@@ -265,29 +267,30 @@ def shut_in(config: dict[str, Any], show: Callable[[], None] | None = None) -> i
     return holder
 
 
-def tell(telling: socket.socket, door: socket.socket | None) -> None:
-    """Hand the door of the walls to the guardian, where there is one."""
-    if door is not None:
-        socket.send_fds(telling, [b"+"], [door.fileno()])
+def tell(telling: socket.socket, doors: list[socket.socket]) -> None:
+    """Hand the doors of the walls to the guardian, where there are some."""
+    if doors:
+        socket.send_fds(telling, [b"+"], [door.fileno() for door in doors])
+    for door in doors:
         door.close()
 
 
 def heard(failed: socket.socket) -> tuple[str, list[int]]:
-    """Return why the program could not be started, empty if it was, and the door of its walls if they have one."""
+    """Return why the program could not be started, empty if it was, and the doors of its walls."""
     text, doors = b"", list[int]()
     with failed:
         while True:
-            block, fds, _, _ = socket.recv_fds(failed, 4096, 1)
+            block, fds, _, _ = socket.recv_fds(failed, 4096, DOORS)
             doors += fds
             if not block:
                 return text.removeprefix(b"+").decode(), doors
             text += block
 
 
-def prepare(config: dict[str, Any]) -> socket.socket | None:
+def prepare(config: dict[str, Any]) -> list[socket.socket]:
     """Make the forked process what the program is to be in: own session, signals, limits, walls, folder.
 
-    Returns the door of the walls, if they have one.
+    Returns the doors of the walls.
     """
     limits = config["limits"]
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -305,12 +308,12 @@ def prepare(config: dict[str, Any]) -> socket.socket | None:
         os.nice(limits["nice"])
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
             score.write("800")  # when the machine runs out, the kernel takes this, not the platform
-    door = None
+    doors = list[socket.socket]()
     if config["walls"] is not None:
-        door = _namespaces().enclose(config["walls"])
+        doors = _namespaces().enclose(config["walls"])
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # who gave up its capabilities has to say it again
     os.chdir(config["cwd"])
-    return door
+    return doors
 
 
 def birth(pid: int) -> str:

@@ -1,7 +1,7 @@
 """Walls around one program: namespaces of the kernel, in which there is nothing but what the program is to have.
 
-It sees a file system of what it reads (read-only) and writes, and of nothing else; processes of its own; no network, or
-the machine's where that was asked for. It has no capability, gains none, and cannot make namespaces of its own.
+It sees a file system of what it reads (read-only) and writes, and of nothing else; processes of its own; a network of
+its own, with doors in its loopback and nothing else. It has no capability, gains none, and cannot make namespaces.
 
 Two processes work together. The *guardian* calls :func:`apart`: what it forks from then on is in a user namespace and a
 process namespace of its own. The program then calls :func:`enclose` before anything of the project runs. Both are
@@ -87,28 +87,28 @@ def _hold(telling: int) -> None:
         signal.pause()
 
 
-def enclose(walls: dict[str, Any]) -> socket.socket | None:
+def enclose(walls: dict[str, Any]) -> list[socket.socket]:
     """Shut this process in, and all that it will start.
 
     Parameters
     ----------
     walls : ``read`` and ``write``, folders and files that are there; ``scratch``, an empty folder that becomes
-        ``/tmp``; ``network``, whether it has the machine's; ``door``, a port of loopback on which somebody outside
-        will listen, or 0; ``shared_bytes``, what ``/dev/shm`` may hold.
+        ``/tmp``; ``doors``, ports of loopback on which somebody outside will listen; ``shared_bytes``, what
+        ``/dev/shm`` may hold.
 
     Returns
     -------
-    The socket to listen on for the ``door``.
+    The sockets to listen on for the ``doors``.
 
     Raises
     ------
     OSError
         If a wall cannot be put up: then nothing may run.
     """
-    network = bool(walls["network"])
-    kinds = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | (0 if network else CLONE_NEWNET)
+    kinds = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET
     _call(_libc.unshare(kinds), "namespaces of files and of the network")
-    door = None if network else _loopback(walls["door"])
+    _raise_loopback()
+    doors = [_door(port) for port in walls["doors"]]
     with open("/proc/sys/user/max_user_namespaces", "w") as file:
         file.write("0")  # counted for this namespace alone: no further one in which it would have capabilities
     _mount("", "/", "", MS_REC | MS_SLAVE)
@@ -126,7 +126,7 @@ def enclose(walls: dict[str, Any]) -> socket.socket | None:
     _pivot(root)
     _change("/", READ_ONLY, deep=False)
     _powerless()
-    return door
+    return doors
 
 
 def _without_inner(paths: Iterable[str]) -> list[str]:
@@ -188,14 +188,16 @@ def _pivot(root: str) -> None:
     os.chdir("/")
 
 
-def _loopback(port: int) -> socket.socket | None:
-    """Raise the loopback of a new network; return what listens on a port of it."""
+def _raise_loopback() -> None:
+    """Raise the loopback of a new network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh22x", b"lo", 0)
         flags = struct.unpack("16sh22x", fcntl.ioctl(any_socket, SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | IFF_UP))
-    if not port:
-        return None
+
+
+def _door(port: int) -> socket.socket:
+    """Return what listens on a port of loopback."""
     door = socket.socket()
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     door.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""A door in the walls of a program: what it connects to on its loopback is connected to a Unix socket outside."""
+"""A door in the walls of a program: what it connects to on its loopback is connected to something outside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 TRAININGS = "run/trainings.sock"
@@ -20,19 +21,23 @@ class Relay:
     Parameters
     ----------
     door : a socket that listens, in whatever network it was made.
-    behind : path of the Unix socket that it leads to.
+    leads : returns where a connection leads; OSError where it leads nowhere.
     """
 
-    def __init__(self, door: socket.socket, behind: str) -> None:
-        self._door, self._behind = door, behind
+    def __init__(self, door: socket.socket, leads: Callable[[socket.socket], socket.socket]) -> None:
+        self._door, self._leads = door, leads
+        self._outside: set[socket.socket] = set()
         self._room = threading.BoundedSemaphore(AT_ONCE)
         threading.Thread(target=self._listen, name="relay", daemon=True).start()
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Let nobody in any more, and hear nobody outside."""
         with contextlib.suppress(OSError):
             self._door.shutdown(socket.SHUT_RDWR)  # wakes who waits for somebody to come
         self._door.close()
+        for outer in list(self._outside):
+            with contextlib.suppress(OSError):
+                outer.shutdown(socket.SHUT_RD)  # what the program has said still goes out
 
     def _listen(self) -> None:
         while True:
@@ -48,9 +53,11 @@ class Relay:
             ends.callback(self._room.release)
             ends.enter_context(inner)
             try:
-                outer = ends.enter_context(connected(self._behind))
+                outer = ends.enter_context(self._leads(inner))
             except OSError:
                 return  # nobody is there, which the program sees as it would outside
+            self._outside.add(outer)
+            ends.callback(self._outside.discard, outer)
             back = threading.Thread(target=_pump, args=[outer, inner], name="relayed-back", daemon=True)
             back.start()
             _pump(inner, outer)

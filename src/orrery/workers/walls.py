@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import orrery
 from orrery.errors import NotAllowed
+from orrery.workers.relay import connected
+from orrery.workers.way_out import PORT, WayOut
 
 NAMESPACES = "namespaces"
 """How a program is shut in, where it is."""
@@ -27,7 +30,6 @@ OF_ETC = (
     *("ssl/certs", "ssl/openssl.cnf", "ca-certificates", "ca-certificates.conf", "pki/tls/certs", "pki/ca-trust"),
 )
 """What of ``/etc`` is no secret; not all of it, for the same user may own what others must not see."""
-OF_THE_NETWORK = ("/etc/resolv.conf",)
 NAMED = ("LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 """Variables that programs inherit, and that name what they read."""
 
@@ -39,16 +41,35 @@ class Walls:
     Parameters
     ----------
     read, write : folders and files, by the names that they have outside.
-    network : whether it reaches the network of the machine.
+    way_out : leads it to the hosts that it may reach; without one it reaches nobody.
     door : port of its own loopback that leads to the socket ``behind``; 0 for none.
     behind : a Unix socket.
     """
 
     read: tuple[str, ...]
     write: tuple[str, ...] = ()
-    network: bool = False
+    way_out: WayOut | None = None
     door: int = 0
     behind: str = ""
+
+    @property
+    def out(self) -> int:
+        """Port of its own loopback that is the way out; 0 for none."""
+        return 0 if self.way_out is None else PORT + (self.door == PORT)
+
+    def doors(self) -> dict[int, Callable[[socket.socket], socket.socket]]:
+        """Return the ports of its own loopback that lead somewhere, and what says where."""
+        found: dict[int, Callable[[socket.socket], socket.socket]] = {}
+        if self.door:
+            found[self.door] = lambda inner: connected(self.behind)
+        if self.way_out is not None:
+            found[self.out] = self.way_out
+        return found
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables of a program within."""
+        found = {"HOME": "/tmp", "TMPDIR": "/tmp"}  # nosec B108 - the program's own
+        return found if self.way_out is None else found | self.way_out.variables(self.out)
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,7 @@ class Walling:
         read: Iterable[str | Path],
         write: Iterable[str | Path] = (),
         *,
-        network: bool = False,
+        way_out: WayOut | None = None,
         door: int = 0,
         behind: str = "",
     ) -> Walls | None:
@@ -95,8 +116,7 @@ class Walling:
             )
         if reason:
             return None
-        system = _system() + (_existing(OF_THE_NETWORK) if network else ())
-        return Walls((*system, *_existing(read)), _existing(write), network, door, behind)
+        return Walls((*_system(), *_existing(read)), _existing(write), way_out, door, behind)
 
     def _obstacle(self) -> str:
         if self.mode == "off":
