@@ -44,7 +44,7 @@ from orrery.timeline.event import Draft, Event
 from orrery.timeline.state import Dataset, ModelState
 from orrery.timeline.states import States
 from orrery.timeline.store import Timeline, connect
-from orrery.triggers.due import Cause, trigger
+from orrery.triggers.due import by_hand
 from orrery.types import PRODUCTION, check_name, digest, parse_instant
 from orrery.workers.action import Action
 
@@ -301,26 +301,7 @@ class Orrery(ReviewOrders, AuditOrders, SecretOrders, NotifyOrders, RemoteOrders
         data = self.states.data()
 
         def make(model: ModelState) -> list[Draft]:
-            champion = model.champion()
-            commits = [commit for commit in model.commits.values() if commit.tested.get("development")]
-            if champion is None and not commits:
-                raise NotAllowed(f"{name} has no commit whose tests passed.", todo="Push one.")
-            if change not in ("refresh", "repair", "redesign"):
-                raise NotUnderstood(f"{change!r} is no kind of change.", todo="Use refresh, repair or redesign.")
-            if change == "repair" and champion is None:
-                raise NotAllowed(f"{name} has no champion to repair.")
-            sha = champion.commit if champion else commits[-1].sha
-            datasets = model.commits[sha].spec["data"].values()
-            missing = [one for one in datasets if one not in data.datasets or not data.datasets[one].version]
-            if missing:
-                raise NotFound(
-                    f"There is no dataset {missing[0]!r} yet.", todo=f"orrery data add {missing[0]} FILES..."
-                )
-            pinned = {one: data.datasets[one].version for one in datasets}
-            kind = change if champion else "redesign"
-            run = digest(f"{name}/hand/{model.seq}")[:12]
-            cause = Cause("hand", kind, why, f"{actor}:{model.seq}", {"params": params or {}})
-            return list(trigger(name, run, sha, cause, pinned, by=actor, params=params).drafts)
+            return by_hand(model, data, why=why, actor=actor, change=change, params=params or {})
 
         return self.order(name, make)
 

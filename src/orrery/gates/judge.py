@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from orrery.gates import quality, search, segments, serving
 from orrery.gates.verdict import Evidence, Verdict
+from orrery.spec import Spec
+
+Gate = Callable[[Evidence], Verdict | None]
+"""Takes the evidence, and returns its verdict; None where it has nothing to judge."""
+
+GATES: dict[str, Gate] = {
+    "segments": segments.judge,
+    "search": search.judge,
+    "latency": serving.latency,
+    "skew": serving.skew,
+    "row_wise": serving.row_wise,
+}
+"""Gates that judge whatever the metrics say; `orrery.testing.gate_contract` walks them."""
+
+
+def gates_of(spec: Spec) -> dict[str, Gate]:
+    """Return the gates that a project's candidates pass through, by name: its metrics come first."""
+    metrics: dict[str, Gate] = {name: partial(quality.judge, name, limit) for name, limit in spec.gates.metrics.items()}
+    return metrics | GATES
 
 
 def judge(evidence: Evidence) -> dict[str, Verdict]:
@@ -11,23 +33,11 @@ def judge(evidence: Evidence) -> dict[str, Verdict]:
 
     At least one metric must be able to tell: where all are insufficient, the first refuses.
     """
+    if (unfit := quality.outputs(evidence)) is not None:
+        return {"output": unfit}
     spec = evidence.spec
-    verdicts: dict[str, Verdict] = {}
-    if broken := quality.rows_not_finite(evidence.outputs):
-        numbers = {"broken": broken, "rows": len(evidence.outputs)}
-        why = f"The outputs of {broken} of {len(evidence.outputs)} rows are no finite numbers."
-        return {"output": Verdict(verdict="refused", why=why, numbers=numbers)}
-    for name, limit in spec.gates.metrics.items():
-        verdicts[name] = quality.judge(name, limit, evidence)
-    for name, found in (
-        ("segments", segments.judge(evidence)),
-        ("search", search.judge(evidence)),
-        ("latency", serving.latency(evidence)),
-        ("skew", serving.skew(evidence)),
-        ("row_wise", serving.row_wise(evidence)),
-    ):
-        if found is not None:
-            verdicts[name] = found
+    found = {name: gate(evidence) for name, gate in gates_of(spec).items()}
+    verdicts = {name: verdict for name, verdict in found.items() if verdict is not None}
     first = next(iter(spec.gates.metrics))
     if all(verdicts[name].verdict == "insufficient" for name in spec.gates.metrics):
         verdicts[first] = Verdict(verdict="refused", why=verdicts[first].why, numbers=verdicts[first].numbers)

@@ -10,7 +10,6 @@ import numpy as np
 from orrery.gates.verdict import Evidence, Verdict
 from orrery.spec import Limit
 from orrery.stats import paired_interval
-from orrery.stats.checks import FloatArray
 from orrery.stats.intervals import Interval
 from orrery.stats.measure import higher_is_better, metric, row_values
 
@@ -76,6 +75,11 @@ def gain_in_words(gain: Interval) -> str:
     return f"{side} by {abs(gain.estimate):.4g} [{gain.low:.4g}, {gain.high:.4g}]"
 
 
-def rows_not_finite(outputs: FloatArray) -> int:
-    """Return how many rows have an output that is no finite number."""
-    return int((~np.isfinite(outputs)).any(axis=1).sum())
+def outputs(evidence: Evidence) -> Verdict | None:
+    """Refuse a candidate some of whose outputs are no finite numbers, of which no other gate can say anything."""
+    broken = int((~np.isfinite(evidence.outputs)).any(axis=1).sum())
+    if not broken:
+        return None
+    rows = len(evidence.outputs)
+    why = f"The outputs of {broken} of {rows} rows are no finite numbers."
+    return Verdict(verdict="refused", why=why, numbers={"broken": broken, "rows": rows})

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import msgspec
 
+from orrery.errors import NotAllowed, NotFound, NotUnderstood
 from orrery.spec import Spec
 from orrery.timeline.event import Draft
-from orrery.timeline.state import Commit, DataState, ModelState, Version
+from orrery.timeline.state import Commit, DataState, ModelState, Run, Version
 from orrery.triggers.worth import Decayed
-from orrery.types import PRODUCTION, digest, format_instant, parse_duration
+from orrery.types import CHANGES, PRODUCTION, digest, format_instant, parse_duration
 from orrery.workers.action import Action, record
 
 MONTH = timedelta(days=30)
@@ -39,7 +41,7 @@ def due(model: ModelState, data: DataState, now: datetime) -> Iterator[Action]:
     if champion is None or _busy(model):
         return
     policy = model.spec_of(champion.commit)
-    for cause in _causes(model, champion, policy, now):
+    for cause in chain.from_iterable(causes(model, champion, policy, now) for causes in CAUSES.values()):
         held = _held_back(model, policy, cause, now)
         worth = None if held else _weighed(model, champion, policy, cause)
         if worth is not None and not worth.pays:
@@ -66,7 +68,7 @@ def _for_push(model: ModelState, commit: Commit, data: DataState) -> Iterator[Ac
     yield _trigger(model, commit, Cause("push", change, why, commit.sha), data)
 
 
-def _causes(model: ModelState, champion: Version, policy: Spec, now: datetime) -> Iterator[Cause]:
+def _alarms(model: ModelState, champion: Version, policy: Spec, now: datetime) -> Iterator[Cause]:
     lane = model.lane(PRODUCTION)
     for name, alarm in sorted(lane.alarms.items(), key=lambda item: item[1]["seq"]):
         reason = alarm.get("reason", "drift")
@@ -74,9 +76,15 @@ def _causes(model: ModelState, champion: Version, policy: Spec, now: datetime) -
         if name in policy.triggers.monitors or (wanted and alarm.get("trains", True)):
             change = _answer(model, champion, alarm)
             yield Cause(reason, change, f"{name}: {alarm['why']}", f"{name}:{alarm['seq']}", {"alarm": alarm["seq"]})
+
+
+def _erasure(model: ModelState, champion: Version, policy: Spec, now: datetime) -> Iterator[Cause]:
     if (erased := model.unlearn.get(model.trained(champion).number)) and policy.triggers.erasure:
         why = f"A subject was erased that version {model.trained(champion).number} learned from."
         yield Cause("erasure", "refresh", why, f"erasure:{erased}", {"event": erased})
+
+
+def _schedule(model: ModelState, champion: Version, policy: Spec, now: datetime) -> Iterator[Cause]:
     if policy.triggers.schedule:
         from croniter import croniter
 
@@ -86,7 +94,27 @@ def _causes(model: ModelState, champion: Version, policy: Spec, now: datetime) -
         if planned <= now:
             why = f"The schedule {policy.triggers.schedule!r} was due at {planned:%Y-%m-%d %H:%M}."
             yield Cause("schedule", "refresh", why, format_instant(planned))
-    yield from _upkeep(model, champion, policy, now)
+
+
+def _upkeep(model: ModelState, champion: Version, policy: Spec, now: datetime) -> Iterator[Cause]:
+    """A repair costs no training and is released only where it would change the answers: it is tried in a rhythm."""
+    rhythm = parse_duration(policy.triggers.upkeep)
+    if not rhythm or policy.model.task != "binary":
+        return
+    last = max((run.at for run in model.runs.values() if run.change == "repair"), default=None)
+    if last is None or now - last >= rhythm:
+        why = f"Upkeep of the calibration, every {policy.triggers.upkeep}."
+        # Named by the one before: a name that changes with the time is another one at each look.
+        yield Cause("schedule", "repair", why, f"upkeep:{format_instant(last) if last else 'first'}")
+
+
+CAUSES: dict[str, Callable[[ModelState, Version, Spec, datetime], Iterator[Cause]]] = {
+    "alarms": _alarms,
+    "erasure": _erasure,
+    "schedule": _schedule,
+    "upkeep": _upkeep,
+}
+"""What makes a training due while a champion answers, in this order; new data are probed first, a push has none."""
 
 
 def _probes(model: ModelState, champion: Version, policy: Spec, data: DataState, now: datetime) -> Iterator[Action]:
@@ -112,17 +140,6 @@ def _probes(model: ModelState, champion: Version, policy: Spec, data: DataState,
             version=champion.number,
             args=args,
         )
-
-
-def _upkeep(model: ModelState, champion: Version, policy: Spec, now: datetime) -> Iterator[Cause]:
-    """A repair costs no training and is released only where it would change the answers: it is tried in a rhythm."""
-    rhythm = parse_duration(policy.triggers.upkeep)
-    if not rhythm or policy.model.task != "binary":
-        return
-    tried = max((run.at for run in model.runs.values() if run.change == "repair"), default=None)
-    if tried is None or now - tried >= rhythm:
-        why = f"Upkeep of the calibration, every {policy.triggers.upkeep}."
-        yield Cause("schedule", "repair", why, f"upkeep:{format_instant(now)}")
 
 
 def _answer(model: ModelState, champion: Version, alarm: dict[str, Any]) -> str:
@@ -162,13 +179,18 @@ def _held_back(model: ModelState, policy: Spec, cause: Cause, now: datetime) -> 
     month = [run for run in automatic if run.at > now - MONTH]
     budget = policy.triggers.budget
     if len(month) >= budget.trainings_per_month:
-        until = min(run.at for run in month) + MONTH
+        until = _next_month(month, now)
         return "budget", f"{len(month)} trainings in 30 days, budget {budget.trainings_per_month}", until
     spent = sum(_cpu_hours(model, run.version) for run in month)
     if spent >= budget.cpu_hours_per_month:
-        until = min(run.at for run in month) + MONTH
+        until = _next_month(month, now)
         return "budget", f"{spent:.2f} CPU hours in 30 days, budget {budget.cpu_hours_per_month:g}", until
     return None
+
+
+def _next_month(month: list[Run], now: datetime) -> datetime:
+    """Return when the first of a month's trainings is no longer one of it; a budget of nothing is asked of again."""
+    return min((run.at for run in month), default=now) + MONTH
 
 
 def _weighed(model: ModelState, champion: Version, policy: Spec, cause: Cause) -> Decayed | None:
@@ -250,6 +272,39 @@ def trigger(
     }
     draft = Draft(kind="triggered", actor=by, why=cause.why, model=model, data=facts)
     return record(f"trigger:{model}:{run}", draft)
+
+
+def by_hand(
+    model: ModelState, data: DataState, *, why: str, actor: str, change: str, params: dict[str, Any]
+) -> list[Draft]:
+    """Return the events of a training that a person asks for; no cooldown and no budget holds it back.
+
+    It is of the champion's commit, before there is a champion of the newest one.
+
+    Raises
+    ------
+    NotAllowed
+        If nothing can be trained, or there is nothing to repair.
+    NotUnderstood
+        If there is no such kind of change.
+    NotFound
+        If a dataset is not there yet.
+    """
+    champion = model.champion()
+    commits = [commit for commit in model.commits.values() if commit.tested.get("development")]
+    if champion is None and not commits:
+        raise NotAllowed(f"{model.name} has no commit whose tests passed.", todo="Push one.")
+    if change not in CHANGES:
+        raise NotUnderstood(f"{change!r} is no kind of change.", todo="Use refresh, repair or redesign.")
+    if change == "repair" and champion is None:
+        raise NotAllowed(f"{model.name} has no champion to repair.")
+    sha = champion.commit if champion else commits[-1].sha
+    pinned = {name: _version_of(data, name) for name in model.commits[sha].spec["data"].values()}
+    if missing := [name for name, version in pinned.items() if not version]:
+        raise NotFound(f"There is no dataset {missing[0]!r} yet.", todo=f"orrery data add {missing[0]} FILES...")
+    run = digest(f"{model.name}/hand/{model.seq}")[:12]
+    cause = Cause("hand", change if champion else "redesign", why, f"{actor}:{model.seq}", {"params": params})
+    return list(trigger(model.name, run, sha, cause, pinned, by=actor, params=params).drafts)
 
 
 def _version_of(data: DataState, name: str) -> int:
