@@ -273,7 +273,7 @@ def _totp(text: str) -> TOTP:
     from cryptography.hazmat.primitives.hashes import SHA1
     from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
-    return TOTP(base64.b32decode(text), 6, SHA1(), STEP)  # HMAC-SHA1 is what devices know, and sound
+    return TOTP(base64.b32decode(text), 6, SHA1(), STEP)  # nosec B303 - HMAC-SHA1 is what devices know, and sound
 
 
 def _offer(name: str, text: str, issuer: str) -> Offer:
