@@ -78,8 +78,9 @@ def test_what_waits_is_kept_tried_and_forgotten(timeline: Timeline) -> None:
 
 @both
 def test_what_was_there_before_the_tables_is_told_to_nobody(timeline: Timeline) -> None:
+    told = ("notify_channels", "notify_wishes", "notify_deliveries", "notify_cursor", "source_remotes")
     with timeline.engine.begin() as connection:
-        for table in ("notify_channels", "notify_wishes", "notify_deliveries", "notify_cursor", "source_remotes"):
+        for table in (*told, "access_factors", "access_recovery"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text(f"UPDATE {schema.VERSION_TABLE} SET version_num = '0003'"))
     for number in range(3):
