@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 from orrery.actions.desk import Desk, limits_of
 from orrery.build.suite import run_tests
 from orrery.errors import ProjectFailed
@@ -12,7 +14,7 @@ from orrery.workers.action import Action
 
 def build(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
     """Lock the environment of a commit."""
-    desk.open_registry()
+    Thread(target=_import_registry, name="imports", daemon=True).start()
     commit = action.args["commit"]
     environment = desk.environment(model.name, model.spec_of(commit), commit)
     how = "cached" if environment.cached else f"{environment.seconds:.1f} s"
@@ -74,3 +76,8 @@ def test(desk: Desk, model: ModelState, action: Action) -> list[Draft]:
             },
         )
     ]
+
+
+def _import_registry() -> None:
+    """Import what registers versions, which takes seconds, beside the build: what is built is about to be trained."""
+    from orrery.registry import database, store, versions  # noqa: F401

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -98,29 +96,14 @@ class Desk:
         self.walling = Walling(self.settings.walls, self.settings.home)
         self.warm = WarmStarts(self.settings.folder("cache") / "imported", PROGRAMS) if again else None
         self._standing: list[_Standing] = []
-        self._registry: Registry | None = None
-        self._opening = threading.Lock()
         weakref.finalize(self, _end, self._standing)
 
-    @property
+    @cached_property
     def registry(self) -> Registry:
         """The model registry; importing it takes seconds, so only those who register do."""
-        with self._opening:
-            if self._registry is None:
-                from orrery.registry.versions import Registry
+        from orrery.registry.versions import Registry
 
-                self._registry = Registry(self.settings, self.orrery.timeline)
-            return self._registry
-
-    def open_registry(self) -> None:
-        """Begin to open the registry beside what is at hand: who builds a commit is about to register it."""
-
-        def begin() -> None:
-            with contextlib.suppress(Exception):  # who needs it meets the same
-                _ = self.registry
-
-        if self._registry is None:
-            threading.Thread(target=begin, name="registry", daemon=True).start()
+        return Registry(self.settings, self.orrery.timeline)
 
     @cached_property
     def source(self) -> Source:
