@@ -5,14 +5,14 @@ Every setting comes from the environment or from a flag, never from a second fil
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from orrery.errors import NotAllowed, NotUnderstood
+from orrery.errors import NotUnderstood
+from orrery.reach import check
 
 LOOPBACK = "127.0.0.1"
 ACCESS_FILE = "access-required"
@@ -301,6 +301,8 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
     ------
     NotUnderstood
         If a number is not a number, a choice is unknown, or a variable ``ORRERY_...`` is not one of ours.
+    NotUnderstood, NotAllowed
+        As :func:`orrery.reach.check`.
     """
     unknown = sorted(name for name in os.environ if name.startswith("ORRERY_") and name not in SETTINGS)
     unknown = [name for name in unknown if not name.startswith("ORRERY_STEP_")]
@@ -359,9 +361,7 @@ def load(home: str | Path | None = None, **overrides: object) -> Settings:
     }
     values.update({name: value for name, value in overrides.items() if value is not None})
     made = Settings(home=root, **values)  # type: ignore[arg-type]
-    _check_reach(made)
-    _check_tls(made)
-    _check_sign_on(made)
+    check(made)
     return made
 
 
@@ -392,52 +392,6 @@ def _default_home() -> Path:
     return Path(data) / "orrery"
 
 
-def _check_reach(settings: Settings) -> None:
-    """Refuse to be reachable from elsewhere by whoever likes, or in the clear."""
-    parts = urlsplit(settings.url)
-    if settings.url and (parts.scheme != "https" or not parts.hostname or parts.path or parts.query or parts.username):
-        raise NotUnderstood(
-            f"ORRERY_URL is {settings.url!r}.",
-            todo="Give https://NAME, where a proxy or orrery answers by TLS; no path.",
-        )
-    try:
-        within = ipaddress.ip_address(settings.listen).is_loopback
-    except ValueError:
-        raise NotUnderstood(f"ORRERY_LISTEN is {settings.listen!r}.", todo="Give an IP address.") from None
-    beyond = not within or bool(settings.url)
-    if beyond and settings.access != "required":
-        raise NotAllowed(
-            "Whoever reaches this orrery could do everything.",
-            safe="Nothing was started.",
-            todo="Set ORRERY_ACCESS=required, or leave ORRERY_LISTEN and ORRERY_URL away.",
-        )
-    if not within and not settings.url:
-        raise NotAllowed(
-            f"On {settings.listen} passwords would go over the network in the clear.",
-            safe="Nothing was started.",
-            todo="Put a proxy that does TLS before it, or give it ORRERY_TLS_CERTIFICATE, and say by which name people "
-            "come: ORRERY_URL=https://NAME.",
-        )
-
-
-def _check_tls(settings: Settings) -> None:
-    """Refuse half of what TLS needs."""
-    if bool(settings.tls_certificate) != bool(settings.tls_key):
-        raise NotUnderstood("A certificate and its key belong together.", todo="Set ORRERY_TLS_KEY, too, or neither.")
-    if settings.tls_certificate and not settings.url:
-        raise NotUnderstood(
-            "By which name do people come?", todo="Set ORRERY_URL=https://NAME:PORT, as the certificate has it."
-        )
-    inference = settings.serving_tls_port or settings.grpc_tls_port
-    if inference and not settings.tls_certificate:
-        raise NotUnderstood("TLS takes a certificate.", todo="Set ORRERY_TLS_CERTIFICATE and ORRERY_TLS_KEY.")
-    if settings.serving_clients and not inference:
-        raise NotUnderstood(
-            "Clients show certificates only where there is TLS.",
-            todo="Set ORRERY_SERVING_TLS_PORT or ORRERY_GRPC_TLS_PORT, too.",
-        )
-
-
 def _packages() -> str:
     words = os.environ.get("ORRERY_PACKAGES", "").split()
     for word in words:
@@ -460,42 +414,6 @@ def _oidc() -> Oidc:
         groups_claim=said("GROUPS_CLAIM", Oidc.groups_claim),
         newcomers=_choice("ORRERY_OIDC_NEWCOMERS", "create", "link", "both", "none"),  # type: ignore[arg-type]
     )
-
-
-def _check_sign_on(settings: Settings) -> None:
-    """Refuse half of what OpenID Connect needs, and a provider whose word anybody on the network could change."""
-    oidc = settings.oidc
-    if not oidc.issuer:
-        if oidc != Oidc():
-            raise NotUnderstood("There is no provider of identities.", todo="Set ORRERY_OIDC_ISSUER, too, or neither.")
-        if settings.passwords == "off":
-            raise NotAllowed("Nobody could sign in.", todo="Set ORRERY_OIDC_ISSUER, or ORRERY_PASSWORDS=on.")
-        return
-    if settings.access != "required":
-        raise NotAllowed("Where access is open nobody signs in.", todo="Set ORRERY_ACCESS=required, too.")
-    if not is_safe_url(oidc.issuer):
-        raise NotUnderstood(
-            f"ORRERY_OIDC_ISSUER is {oidc.issuer!r}.",
-            todo="Give https://..., as the provider calls itself; http:// only where it is on this machine.",
-        )
-    if not oidc.client_id:
-        raise NotUnderstood("The provider must know this orrery by a name.", todo="Set ORRERY_OIDC_CLIENT_ID.")
-    if "openid" not in oidc.scopes.split():
-        raise NotUnderstood("Without the scope openid no provider says who somebody is.", todo="Add it.")
-
-
-def is_safe_url(url: str) -> bool:
-    """Say whether what is read at an address cannot be changed on the way.
-
-    Examples
-    --------
-    >>> [is_safe_url(f"{one}/x") for one in ("https://id.example", "http://127.0.0.1:9", "http://id.example", "ftp://x")]
-    [True, True, False, False]
-    """
-    parts = urlsplit(url)
-    if parts.username or not parts.hostname:
-        return False
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
 
 
 def _path(text: str) -> str:

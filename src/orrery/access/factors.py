@@ -195,13 +195,11 @@ class Factors:
 
         Raises
         ------
-        NotAllowed
+        NotFound
             If there is no second factor.
         """
         with self._timeline.writing() as connection:
-            held = self._row(connection, name)
-            if held is None or not held.confirmed:
-                raise NotAllowed(f"{name} has no second factor.")
+            self._must_have(connection, name)
             codes = self._codes(connection, name)
             self._tell(connection, name, why, name, "recovery_renewed")
         return codes
@@ -215,12 +213,15 @@ class Factors:
             If it has no second factor.
         """
         with self._timeline.writing() as connection:
-            held = self._row(connection, name)
-            if held is None or not held.confirmed:
-                raise NotFound(f"{name} has no second factor.", safe="Nothing was changed.")
+            self._must_have(connection, name)
             connection.execute(sa.delete(tables.factors).where(tables.factors.c.account == name))
             connection.execute(sa.delete(tables.recovery).where(tables.recovery.c.account == name))
             self._tell(connection, by, why, name, "factor_removed")
+
+    def _must_have(self, connection: sa.Connection, name: str) -> None:
+        held = self._row(connection, name)
+        if held is None or not held.confirmed:
+            raise NotFound(f"{name} has no second factor.", safe="Nothing was changed.")
 
     def sealed_anew(self) -> int:
         """Encrypt all secrets with the key that the home has now; return how many there are."""

@@ -21,7 +21,8 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
 from orrery.errors import NotAllowed, NotUnderstood, OrreryError
-from orrery.settings import Oidc, is_safe_url
+from orrery.reach import is_safe_url
+from orrery.settings import Oidc
 
 ALGORITHMS = ["RS256", "ES256"]
 """Signatures that are believed: no ``none``, and none that is made with the secret of the client."""

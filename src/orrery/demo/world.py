@@ -24,7 +24,7 @@ from orrery.errors import OrreryError
 from orrery.settings import Settings
 
 ROWS_PER_REQUEST = 250
-SAID = {"Content-Type": "application/json", "Prefer": "wait-shadow"}
+HEADERS = {"Content-Type": "application/json", "Prefer": "wait-shadow"}
 
 
 @dataclass
@@ -109,7 +109,7 @@ class World:
         for number, part in enumerate(requests.iter_slices(ROWS_PER_REQUEST)):
             body = {"id": f"{part['flight_id'][0]}.{number}", "inputs": [_tensor(one) for one in part.get_columns()]}
             path = f"/v2/models/{self._model.name}/infer"
-            answer = self._serving.post(path, content=msgspec.json.encode(body), headers=SAID)
+            answer = self._serving.post(path, content=msgspec.json.encode(body), headers=HEADERS)
             if answer.status_code != 200:
                 raise OrreryError(f"{self._model.name} did not answer: {answer.status_code} {answer.text[:500]}")
             said += msgspec.json.decode(answer.content)["outputs"][0]["data"]

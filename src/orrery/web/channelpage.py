@@ -10,12 +10,14 @@ from orrery.notify.channels import Channel
 from orrery.notify.outbox import Outbox, Record
 from orrery.source.remote import Remote
 from orrery.timeline.kinds import KINDS
+from orrery.web import wire
 from orrery.web.render import Page
+from orrery.web.wire import Answer
 
 
-@dataclass(frozen=True)
-class Line:
-    """One channel, and how it goes with it; of its address only what may be shown."""
+@wire.described
+class ChannelAnswer(Answer):
+    """A chat or webhook, and how it goes; of its address only what may be shown."""
 
     name: str
     medium: str
@@ -29,6 +31,8 @@ class Line:
     waiting: int
     failed: int
     said: str
+    secret: str = ""
+    """Key that a webhook signs with, in the answer that made it; never again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class ChannelsPage(Page):
     refreshes = False
 
     model: str
-    channels: list[Line]
+    channels: list[ChannelAnswer]
     sends: bool
     mail: bool
     remote: Remote | None
@@ -77,16 +81,16 @@ def channels_page(orrery: Orrery, name: str, said: str = "", key: str = "") -> C
     )
 
 
-def lines(orrery: Orrery, name: str) -> list[Line]:
+def lines(orrery: Orrery, name: str) -> list[ChannelAnswer]:
     """Return the channels of a project, and how it goes with each."""
     records = Outbox(orrery.timeline)
     found = {**records.records(f"chat/{name}/"), **records.records(f"hook/{name}/")}
     return [_line(one, found.get(one.target, Record())) for one in orrery.channels.all(name)]
 
 
-def _line(one: Channel, record: Record) -> Line:
+def _line(one: Channel, record: Record) -> ChannelAnswer:
     last = datetime.fromtimestamp(record.last, UTC) if record.last else None
-    return Line(
+    return ChannelAnswer(
         name=one.name,
         medium={"chat": "chat", "hook": "webhook"}[one.medium],
         place=one.place,

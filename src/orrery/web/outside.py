@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 from msgspec import Meta
 from starlette.concurrency import run_in_threadpool
@@ -14,7 +14,7 @@ from orrery.access.roles import EVERYWHERE
 from orrery.app import Orrery
 from orrery.web import wire
 from orrery.web.asking import Actor, Here, known_query
-from orrery.web.channelpage import lines
+from orrery.web.channelpage import ChannelAnswer, lines
 from orrery.web.wire import Answer, Body, Why, answer, body_of, says, takes
 
 router = APIRouter(prefix="/api", tags=["channels"], dependencies=[Depends(known_query)])
@@ -58,26 +58,6 @@ class RemoteOrder(Body):
 
 
 @wire.described
-class ChannelAnswer(Answer):
-    """A chat or webhook, and how it goes; of its address only what may be shown."""
-
-    name: str
-    medium: str
-    place: str
-    kinds: list[str]
-    private: bool
-    since: str
-    by: str
-    given_up: str
-    last: datetime | None
-    waiting: int
-    failed: int
-    said: str
-    secret: str = ""
-    """Key that a webhook signs with, in the answer that made it; never again."""
-
-
-@wire.described
 class RemoteAnswer(Answer):
     """Where a project comes from; ``secret`` is in the answer that made it alone."""
 
@@ -106,7 +86,7 @@ def channels(orrery: Here, model: str) -> Response:
         orrery.allow("operate", EVERYWHERE)
     else:
         orrery.model(model)
-    return answer([ChannelAnswer(**asdict(one)) for one in lines(orrery, model)])
+    return answer(lines(orrery, model))
 
 
 @router.post(CHANNELS, status_code=201, responses=says(ChannelAnswer, status=201), openapi_extra=takes(ChatOrder))
@@ -186,7 +166,7 @@ def remove_remote(orrery: Here, actor: Actor, model: str, why: Reason) -> Respon
 
 def _channel(orrery: Orrery, model: str, name: str, secret: str = "") -> ChannelAnswer:
     found = next(one for one in lines(orrery, model) if one.name == name)
-    return ChannelAnswer(**asdict(found), secret=secret)
+    return msgspec.structs.replace(found, secret=secret)
 
 
 def _remote(orrery: Orrery, model: str, secret: str = "") -> RemoteAnswer:
