@@ -6,8 +6,8 @@ there are signing in and what opens nothing. The processes of this orrery are no
 
 from __future__ import annotations
 
+from orrery.access.allowance import Allowance
 from orrery.access.door import Shown
-from orrery.access.pace import Pace
 from orrery.access.roles import Principal
 from orrery.errors import TooOften
 from orrery.settings import Settings
@@ -27,8 +27,8 @@ class Often:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._requests, self._pushes = Pace(settings.requests_a_minute), Pace(settings.pushes_a_minute)
-        self._tries, self._header = Pace(settings.tries_a_minute), settings.client_header.encode("latin-1")
+        self._requests, self._pushes = Allowance(settings.requests_a_minute), Allowance(settings.pushes_a_minute)
+        self._tries, self._header = Allowance(settings.tries_a_minute), settings.client_header.encode("latin-1")
 
     def address(self, scope: Scope) -> str:
         """Return the address that a request comes from; with a proxy that says it, what it says last."""

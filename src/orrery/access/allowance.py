@@ -10,7 +10,7 @@ from collections.abc import Callable
 REMEMBERED = 10_000
 
 
-class Pace:
+class Allowance:
     """Counts what each does; may be shared by threads.
 
     As many as may be done in a minute may be done at once; then one at a time, as the bucket fills.
@@ -38,7 +38,7 @@ class Pace:
 
         Examples
         --------
-        >>> pace = Pace(2, now=lambda: 0.0)
+        >>> allowance = Allowance(2, now=lambda: 0.0)
         >>> [pace.take("mara"), pace.take("mara"), pace.take("mara"), pace.take("olaf")]
         [0.0, 0.0, 30.0, 0.0]
         """
