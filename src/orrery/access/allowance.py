@@ -39,7 +39,7 @@ class Allowance:
         Examples
         --------
         >>> allowance = Allowance(2, now=lambda: 0.0)
-        >>> [pace.take("mara"), pace.take("mara"), pace.take("mara"), pace.take("olaf")]
+        >>> [allowance.take("mara"), allowance.take("mara"), allowance.take("mara"), allowance.take("olaf")]
         [0.0, 0.0, 30.0, 0.0]
         """
         if not self._size:
